@@ -1,0 +1,230 @@
+"""Idempotency-Key: the first answer to a POST is stored in the transaction of its effects, and given again.
+
+A plain command runs under `idempotent`. A service whose commit is one SQL function calls `idempotency_begin` and
+`idempotency_put` (sql/idempotency) in there, and uses the pieces below: `request_hash`, `find`, `answer`, `columns`,
+`refuse`. Stored are 2xx answers and the operation's own 409; all else leaves the key free.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from kalends_shared.contracts.call import Call, Reply, encoded
+from kalends_shared.contracts.errors import ErrorBody, KalendsError
+from kalends_shared.db import Connection, Database
+from kalends_shared.service import wait
+
+REPLAYED: Final = {"Idempotent-Replayed": "true"}
+SECRETS: Final = ("secret",)
+KEPT_HOURS: Final = 48
+PRUNE_SECONDS: Final = 60.0
+
+FIND: Final = """
+SELECT request_hash, status, error, headers, body FROM idempotency
+WHERE tenant_id = $1 AND method = $2 AND path = $3 AND key = $4
+"""
+BEGIN: Final = "SELECT outcome, request_hash, status, error, headers, body FROM idempotency_begin($1, $2, $3, $4)"
+PUT: Final = "SELECT idempotency_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+PRUNE: Final = """
+DELETE FROM idempotency WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM idempotency WHERE created_at < now() - make_interval(hours => $1) LIMIT $2
+))
+"""
+
+Handler = Callable[[Connection], Awaitable[Reply]]
+
+
+class _Head(msgspec.Struct, omit_defaults=True):
+    """What is stored of an answer beside its status and body."""
+
+    etag: str | None = None
+    location: str | None = None
+    position: str | None = None
+    headers: dict[str, str] = {}
+
+
+class Columns(NamedTuple):
+    """The last columns of `idempotency_put`: what of an answer is stored."""
+
+    status: int
+    error: bool
+    headers: bytes
+    body: bytes
+
+
+async def idempotent(
+    db: Database, call: Call, handler: Handler, *, secrets: Collection[str] = SECRETS, person_id: str | None = None
+) -> Reply:
+    """Runs a command in a transaction, once a key; without a key it only runs it.
+
+    `handler` gets the transaction, in which nothing has been written and no lock of the event store is held. Members of
+    the answer named by `secrets` are stored as null. `person_id` is whose data the answer holds, for their erasure.
+
+    Raises:
+        KalendsError: the handler's own; `idempotency_in_flight`; `idempotency_key_reused` where the key came with
+            another body; `malformed`.
+    """
+    if call.idempotency_key is None:
+        async with db.transaction() as conn:
+            return await handler(conn)
+    fingerprint = request_hash(call.body)
+    try:
+        async with db.transaction() as conn:
+            if (stored := await begin(conn, call, fingerprint)) is not None:
+                return stored
+            reply = await handler(conn)
+            reply.body = encoded(reply.body)
+            await put(conn, call, fingerprint, reply, secrets=secrets, person_id=person_id)
+            return reply
+    except KalendsError as refusal:
+        # What was stored, or is in flight, is no answer of this operation.
+        if refusal.headers == REPLAYED or not storable(refusal):
+            raise
+        return await refuse(db.pool, call, fingerprint, refusal)
+
+
+def request_hash(body: bytes) -> bytes:
+    """The hash of a body as parsed JSON: spaces, the order of members and 1 for 1.0 make no difference.
+
+    Raises:
+        KalendsError: `malformed`.
+    """
+    try:
+        parsed = msgspec.json.Decoder(float_hook=_number).decode(body or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise KalendsError("malformed", "The body is not JSON.") from error
+    return hashlib.sha256(msgspec.json.encode(parsed, order="deterministic")).digest()
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+async def find(conn: "Connection | Any", call: Call, fingerprint: bytes) -> Reply | None:
+    """The stored answer to this key, or None; `conn` may be a pool. The look before any work is done.
+
+    Raises:
+        KalendsError: the stored refusal, or `idempotency_key_reused`.
+    """
+    row = await conn.fetchrow(FIND, *_key(call))
+    return None if row is None else answer(row, fingerprint)
+
+
+async def begin(conn: Connection, call: Call, fingerprint: bytes) -> Reply | None:
+    """Holds the key until the transaction ends, or gives the stored answer. It writes nothing and never waits.
+
+    Raises:
+        KalendsError: `idempotency_in_flight`; the stored refusal; `idempotency_key_reused`.
+    """
+    row = await conn.fetchrow(BEGIN, *_key(call))
+    assert row is not None
+    match row["outcome"]:
+        case "new":
+            return None
+        case "in_flight":
+            raise in_flight()
+        case _:
+            return answer(row, fingerprint)
+
+
+def in_flight() -> KalendsError:
+    return KalendsError("idempotency_in_flight", "The first request under this key is still at work.", retry_after=1)
+
+
+def answer(row: Mapping[str, Any], fingerprint: bytes) -> Reply:
+    """A stored row as the answer it was, marked as replayed.
+
+    Raises:
+        KalendsError: the stored refusal, marked too; `idempotency_key_reused` where the request differed.
+    """
+    if row["request_hash"] != fingerprint:
+        raise KalendsError("idempotency_key_reused", "This key was used with another body.")
+    if row["error"]:
+        refusal = KalendsError.of(_ERROR.decode(row["body"]))
+        refusal.headers = REPLAYED
+        raise refusal
+    head = _HEAD.decode(row["headers"])
+    return Reply(
+        status=row["status"],
+        body=row["body"],
+        etag=head.etag,
+        location=head.location,
+        position=head.position,
+        headers=head.headers | REPLAYED,
+    )
+
+
+async def put(
+    conn: Connection,
+    call: Call,
+    fingerprint: bytes,
+    reply: Reply,
+    *,
+    secrets: Collection[str] = SECRETS,
+    person_id: str | None = None,
+) -> None:
+    """Stores a 2xx answer, in the transaction of its effects."""
+    if 200 <= reply.status < 300:
+        await conn.execute(PUT, *_key(call), fingerprint, *columns(reply, secrets), person_id)
+
+
+def columns(reply: Reply, secrets: Collection[str] = SECRETS) -> Columns:
+    """What of an answer is stored."""
+    head = _Head(reply.etag, reply.location, reply.position, reply.headers)
+    return Columns(reply.status, False, msgspec.json.encode(head), _without(encoded(reply.body), secrets))
+
+
+def storable(refusal: KalendsError) -> bool:
+    """Tells whether this is the operation's own 409, which a retry gets again."""
+    return refusal.status == 409 and refusal.code != "idempotency_in_flight"
+
+
+async def refuse(conn: "Connection | Any", call: Call, fingerprint: bytes, refusal: KalendsError) -> Reply:
+    """Stores the operation's own 409 after its transaction has rolled back, and raises it; `conn` may be a pool.
+
+    Another request under the key may have been answered meanwhile: then that answer, the first stored, is this one's too.
+
+    Raises:
+        KalendsError: the refusal, or the one stored first.
+    """
+    stored = Columns(refusal.status, True, b"{}", msgspec.json.encode(refusal.body()))
+    if not await conn.fetchval(PUT, *_key(call), fingerprint, *stored, None):
+        first = await find(conn, call, fingerprint)
+        if first is not None:
+            return first
+    raise refusal
+
+
+async def prune(conn: "Connection | Any", limit: int = 1000) -> int:
+    """Forgets at most `limit` answers older than 48 hours; returns how many. `conn` may be a pool."""
+    status: str = await conn.execute(PRUNE, KEPT_HOURS, limit)
+    return int(status.rpartition(" ")[2])
+
+
+async def keep_pruned(pool: Any, stop: asyncio.Event) -> None:
+    """Forgets old answers, in batches, until `stop`; a task for `Service.supervise`."""
+    while not await wait(stop, PRUNE_SECONDS):
+        while await prune(pool):
+            if stop.is_set():
+                return
+
+
+def _key(call: Call) -> tuple[str, str, str, str]:
+    assert call.idempotency_key is not None
+    return call.tenant, call.method, call.path, call.idempotency_key
+
+
+def _without(body: bytes, secrets: Collection[str]) -> bytes:
+    """The body with these members null and all else byte for byte."""
+    if not any(f'"{name}"'.encode() in body for name in secrets):
+        return body
+    members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({name: None if name in secrets else value for name, value in members.items()})
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+_ERROR: Final = msgspec.json.Decoder(ErrorBody)

@@ -1,0 +1,38 @@
+"""A migrated database with every shared part, and a pool on it."""
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from nats.aio.client import Client
+
+from kalends_shared import nats
+from kalends_shared.db import Database
+from kalends_shared.migrations import Schema
+
+from .helpers import SCHEMA
+
+
+@pytest.fixture(scope="session")
+def schemas() -> Sequence[Schema]:
+    return (SCHEMA,)
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    database = await Database.connect(database_url, SCHEMA.name, size=8)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def context() -> str:
+    """A context of this test's own: the server's streams outlive a test."""
+    return f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def bus(nats_url: str) -> AsyncIterator[Client]:
+    client = await nats.connect(nats_url, "test")
+    yield client
+    await client.close()

@@ -1,0 +1,116 @@
+"""What the tests of the store share: a schema, calls and events."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import msgspec
+from nats import errors as nats_errors
+from nats.aio.client import Client
+
+from kalends_shared import event_store
+from kalends_shared.contracts.call import Call
+from kalends_shared.contracts.events import Envelope, NewEvent
+from kalends_shared.db import Database
+from kalends_shared.jetstream import Feed, FeedLost, JetStreamError, stream_name
+from kalends_shared.migrations import Schema
+
+SCHEMA = Schema(name="storetest", parts=("event_store", "consumer", "idempotency", "timers"))
+NOW = datetime(2026, 4, 10, 9, tzinfo=UTC)
+TENANT = "acc_test-live"
+
+
+def call(**fields: Any) -> Call:
+    return Call(**{"tenant": TENANT, "now": NOW, "path": "/things", **fields})
+
+
+def event(kind: str = "thing.created", data: Any = None, state: Any = None, **fields: Any) -> NewEvent:
+    return NewEvent(
+        type=kind,
+        data=msgspec.json.encode(data or {}),
+        state=msgspec.json.encode(state or {}),
+        id=fields.pop("id", None) or str(uuid.uuid4()),
+        **fields,
+    )
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 15.0) -> None:
+    """Waits until the condition holds.
+
+    Raises:
+        TimeoutError: it did not within so many seconds.
+    """
+    async with asyncio.timeout(within):
+        while not await condition():  # noqa: ASYNC110  # it is a database that is asked
+            await asyncio.sleep(0.02)
+
+
+async def append(db: Database, stream: str, version: int, **fields: Any) -> event_store.Appended:
+    """One event, in a transaction of its own."""
+    async with db.pool.acquire() as conn:
+        return await event_store.append(conn, call(), stream, version, [event(**fields)])
+
+
+async def fill(db: Database, count: int, streams: int = 5) -> None:
+    """`count` events over some streams, which are new."""
+    async with db.pool.acquire() as conn:
+        for n in range(count):
+            await event_store.append(conn, call(), f"thg_{n % streams}", n // streams, [event(data={"n": n})])
+
+
+async def stored_ids(db: Database) -> list[str]:
+    return [row["id"] for row in await db.pool.fetch("SELECT id FROM events ORDER BY tx, position")]
+
+
+async def tailed(db: Database) -> list[event_store.Stored]:
+    """All events as the tail has them: as soon as no transaction of another test, on the same server, holds it back."""
+    found: list[event_store.Stored] = []
+
+    async def whole() -> bool:
+        async with db.pool.acquire() as conn:
+            found[:] = await event_store.tail(conn, event_store.Position(), 10_000)
+        return len(found) == len(await stored_ids(db))
+
+    await eventually(whole)
+    return found
+
+
+async def published(bus: Client, context: str) -> list[Envelope]:
+    """The whole stream, as it lies there; nothing while it cannot be read."""
+    found: list[Envelope] = []
+    try:
+        async with Feed(bus, stream_name(context), None) as feed:
+            while messages := await feed.take(1000, 0.3):
+                found += [msgspec.json.decode(message.data, type=Envelope) for message in messages]
+    except (JetStreamError, FeedLost, nats_errors.Error):
+        return []
+    return found
+
+
+@asynccontextmanager
+async def running(*runs: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncIterator[None]:
+    """Runs relays and consumers while a test goes on, and ends them in order; one that raises fails the test."""
+    stop = asyncio.Event()
+    tasks = [asyncio.ensure_future(run(stop)) for run in runs]
+    try:
+        yield
+    finally:
+        stop.set()
+        async with asyncio.timeout(20):
+            await asyncio.gather(*tasks)
+
+
+async def cut_leader(database_url: str, application: str) -> int:
+    """Ends the connection that holds a session lock, as an operator or a failing network would; returns how many."""
+    owner = await asyncpg.connect(database_url)
+    count: int = await owner.fetchval(
+        "SELECT count(pg_terminate_backend(a.pid)) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+        " WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = $1 AND a.datname = current_database()",
+        f"kalends-{application}",
+    )
+    await owner.close()
+    return count

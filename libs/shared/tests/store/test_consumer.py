@@ -1,0 +1,507 @@
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import asyncpg
+import msgspec
+import pytest
+from nats.aio.client import Client
+
+from kalends_shared import dead_letters, event_store, events_rpc, migrations, nats
+from kalends_shared.consumer import Consumer
+from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.contracts.events import Envelope
+from kalends_shared.db import Connection, Database, transient
+from kalends_shared.event_store import Position
+from kalends_shared.jetstream import JetStreamError, api, stream_name
+from kalends_shared.relay import Relay
+from kalends_shared.servers import Nats, Postgres
+from kalends_shared.upcasters import Document, Upcasters
+
+from .helpers import SCHEMA, TENANT, append, call, cut_leader, event, eventually, fill, running, stored_ids, tailed
+from .sink import Sink, publish
+
+
+@pytest.fixture
+async def sink(db: Database, database_url: str) -> Sink:
+    return await Sink.create(db, database_url)
+
+
+@pytest.fixture
+async def source(bus: Client, context: str) -> AsyncIterator[str]:
+    """A stream that a test writes itself."""
+    await api(
+        bus,
+        f"STREAM.CREATE.{stream_name(context)}",
+        {"name": stream_name(context), "subjects": [f"kalends.ev.{context}.>"]},
+    )
+    yield context
+    await api(bus, f"STREAM.DELETE.{stream_name(context)}")
+
+
+async def envelopes(db: Database, source: str) -> list[Envelope]:
+    await tailed(db)
+    async with db.pool.acquire() as conn:
+        return await events_rpc.read(conn, source, Position(), 1000)
+
+
+def relay(db: Database, bus: Client, context: str) -> Relay:
+    return Relay(context, db.url, db.schema, bus)
+
+
+async def test_what_is_appended_arrives_in_order_and_the_checkpoint_with_it(
+    db: Database, bus: Client, context: str, sink: Sink
+) -> None:
+    await fill(db, 450)
+    consumer = sink.consumer(bus, context)
+    async with running(relay(db, bus, context).run, consumer.run):
+        await eventually(sink.whole)
+        last = await append(db, "thg_0", 90)
+        assert await consumer.wait_until(last.at, 10)
+        assert await sink.whole()
+        assert consumer.position == last.at
+    assert sink.told == await stored_ids(db)
+    assert max(sink.calls) > 1, "what waits is taken in batches"
+
+
+async def test_a_restarted_consumer_goes_on_from_its_checkpoint(
+    db: Database, bus: Client, context: str, sink: Sink
+) -> None:
+    async with running(relay(db, bus, context).run):
+        for n in range(3):
+            await append(db, "thg_0", n)
+            async with running(sink.consumer(bus, context).run):
+                await eventually(sink.whole)
+
+
+async def test_duplicates_and_messages_out_of_order_have_no_effect(
+    db: Database, bus: Client, source: str, sink: Sink
+) -> None:
+    await fill(db, 60)
+    events = await envelopes(db, source)
+    pick = random.Random(3)
+    mixed = events * 2 + pick.sample(events, len(events))
+    pick.shuffle(mixed)
+    await publish(bus, mixed, source)
+    async with running(sink.consumer(bus, source).run):
+        await eventually(sink.whole)
+
+
+async def test_a_gap_in_the_stream_is_filled_from_the_source(
+    db: Database, bus: Client, source: str, sink: Sink
+) -> None:
+    await fill(db, 400)
+    events = await envelopes(db, source)
+    consumer = sink.consumer(bus, source)
+    await publish(bus, events[:10], source)
+    async with running(consumer.run):
+        await eventually(lambda: _reached(consumer, events[9]))
+        asked = len(sink.asked)
+        await publish(bus, [events[10], events[330], events[331], events[399]], source)
+        await eventually(sink.whole)
+        assert len(sink.asked) > asked
+
+
+async def _reached(consumer: object, event: Envelope) -> bool:
+    return bool(consumer.position >= (event.tx, event.position))  # type: ignore[attr-defined]
+
+
+async def test_events_older_than_the_stream_are_fetched_though_nothing_new_happens(
+    db: Database, bus: Client, source: str, sink: Sink
+) -> None:
+    await fill(db, 250)
+    async with running(sink.consumer(bus, source).run):
+        await eventually(sink.whole)
+
+
+async def test_with_the_source_away_it_waits(db: Database, bus: Client, context: str, sink: Sink) -> None:
+    await fill(db, 5)
+    sink.away = True
+    async with running(relay(db, bus, context).run):
+        await eventually(lambda: _streamed(bus, context, 5))
+        async with running(sink.consumer(bus, context).run):
+            await eventually(lambda: _true(bool(sink.asked)))
+            assert await sink.ids() == []
+            sink.away = False
+            await eventually(sink.whole)
+            # What it once held to its source it goes on reading.
+            sink.away = True
+            async with db.pool.acquire() as conn:
+                await event_store.append(conn, call(), "thg_later", 0, [event()])
+            await eventually(sink.whole)
+
+
+async def test_a_stream_of_events_that_the_source_has_lost_is_not_read(
+    db: Database, bus: Client, source: str, sink: Sink
+) -> None:
+    await fill(db, 3)
+    told = await envelopes(db, source)
+    ahead = msgspec.structs.replace(told[-1], id=event("lost").id, position=told[-1].position + 1,
+                                    prev_tx=told[-1].tx, prev_position=told[-1].position)  # fmt: skip
+    await publish(bus, [*told, ahead], source)
+    consumer = sink.consumer(bus, source)
+    async with running(consumer.run):
+        await eventually(lambda: _true(consumer.paused is not None))
+        assert await sink.ids() == []
+        # Its operator has it written again.
+        await api(bus, f"STREAM.PURGE.{stream_name(source)}")
+        await publish(bus, told, source)
+        await eventually(sink.whole)
+        assert consumer.paused is None
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def test_a_source_that_never_answers_does_not_hold_up_the_end(
+    db: Database, bus: Client, source: str, sink: Sink
+) -> None:
+    asked, stop = asyncio.Event(), asyncio.Event()
+
+    async def never(_: Position, __: int) -> list[Envelope]:
+        asked.set()
+        await asyncio.Event().wait()
+        return []
+
+    running_ = asyncio.create_task(Consumer("sink", source, db, bus, never, sink.apply).run(stop))
+    await asyncio.wait_for(asked.wait(), 20)
+    stop.set()
+    await asyncio.wait_for(running_, 3)
+
+
+async def test_an_unreadable_message_is_passed_over(db: Database, bus: Client, source: str, sink: Sink) -> None:
+    await fill(db, 3)
+    events = await envelopes(db, source)
+    await bus.request(f"kalends.ev.{source}.x.y", b"{", timeout=5)
+    await publish(bus, events, source)
+    async with running(sink.consumer(bus, source).run):
+        await eventually(sink.whole)
+
+
+async def test_of_two_consumers_one_is_active_and_the_other_takes_over_within_two_seconds(
+    db: Database, database_url: str, bus: Client, context: str, sink: Sink
+) -> None:
+    consumers = [sink.consumer(bus, context) for _ in range(2)]
+    async with running(relay(db, bus, context).run, *(consumer.run for consumer in consumers)):
+        for n in range(3):
+            await append(db, "thg_0", n)
+            await eventually(sink.whole)
+            assert sum(consumer.active for consumer in consumers) == 1
+            assert await cut_leader(database_url, f"consumer-{context}") == 1
+            last = await append(db, "thg_1", n)
+            async with asyncio.timeout(2):
+                assert await consumers[0].wait_until(last.at, 2)
+            assert await consumers[1].wait_until(last.at, 1), "a replica that is not active can wait, too"
+    assert await sink.whole()
+
+
+async def test_consumers_that_all_believe_to_be_active_apply_each_event_once(
+    db: Database, bus: Client, context: str, sink: Sink
+) -> None:
+    """Where a lease was lost without its holder knowing yet, the checkpoint decides."""
+    consumers = [sink.consumer(bus, context) for _ in range(3)]
+    async with running(relay(db, bus, context).run):
+        stop = asyncio.Event()
+
+        async def lead(index: int) -> None:
+            from kalends_shared.leader import Lease
+
+            conn = await db.direct()
+            try:
+                while not stop.is_set():
+                    try:
+                        await consumers[index]._lead(Lease(conn), stop)
+                    except KalendsError:
+                        continue
+            finally:
+                await conn.close()
+
+        leading = [asyncio.create_task(lead(index)) for index in range(3)]
+        for n in range(100):
+            await append(db, "thg_0", n)
+        await eventually(sink.whole)
+        stop.set()
+        await asyncio.gather(*leading)
+    assert await sink.whole()
+    assert await dead_letters.listed(db.pool) == []
+
+
+async def test_an_event_that_cannot_be_applied_parks_its_stream_and_the_rest_goes_on(
+    db: Database, bus: Client, context: str, sink: Sink
+) -> None:
+    await fill(db, 30, streams=3)
+    ids = await stored_ids(db)
+    bad = ids[3]  # thg_0, version 2
+    sink.broken = {bad}
+    consumer = sink.consumer(bus, context)
+    rows = await db.pool.fetch("SELECT id, stream_id FROM events ORDER BY tx, position")
+    healthy = [row["id"] for row in rows if row["stream_id"] != "thg_0" or row["id"] == ids[0]]
+
+    async with running(relay(db, bus, context).run, consumer.run):
+        await eventually(lambda: _same(sink, healthy))
+        later = await append(db, "thg_0", 10)
+        assert await consumer.wait_until(later.at, 10)
+        letters = await dead_letters.listed(db.pool)
+        assert [letter.status for letter in letters] == ["failed"] + ["parked"] * 9
+        assert letters[0].event_id == bad
+        assert "DivisionByZero" in str(letters[0].error)
+        assert {letter.stream_id for letter in letters} == {"thg_0"}
+
+        # Asked for before it can succeed, a retry changes nothing but the count.
+        assert await dead_letters.request_retry(db.pool, tenant=TENANT, stream_id="thg_0") == 10
+        await eventually(lambda: _attempts(db, 2))
+        assert [letter.retry_requested for letter in await dead_letters.listed(db.pool)] == [False] * 10
+
+        sink.broken = set()
+        await dead_letters.request_retry(db.pool, source=context)
+        await eventually(lambda: _letters(db, 0))
+        last = await append(db, "thg_0", 11)
+        assert await consumer.wait_until(last.at, 10)
+    versions = await db.pool.fetch("SELECT version FROM effects WHERE stream_id = 'thg_0' ORDER BY seq")
+    assert [row["version"] for row in versions] == list(range(1, 13))
+    assert sorted(await sink.ids()) == sorted(await stored_ids(db)) == sorted(sink.told)
+
+
+async def test_a_retry_waits_for_the_source_when_that_is_away(
+    db: Database, bus: Client, context: str, sink: Sink
+) -> None:
+    await fill(db, 3, streams=1)
+    ids = await stored_ids(db)
+    sink.broken = {ids[1]}
+    async with running(relay(db, bus, context).run, sink.consumer(bus, context).run):
+        await eventually(lambda: _letters(db, 2))
+        sink.away, sink.broken, asked = True, set(), len(sink.asked)
+        await dead_letters.request_retry(db.pool)
+        await eventually(lambda: _true(len(sink.asked) > asked))
+        assert len(await dead_letters.listed(db.pool)) == 2
+        await append(db, "thg_9", 0)
+        await eventually(lambda: _true(len(sink.told) == 2))
+        sink.away = False
+        await eventually(lambda: _letters(db, 0))
+    assert sorted(await sink.ids()) == sorted(await stored_ids(db))
+
+
+async def test_a_dead_letter_holds_nothing_of_what_the_event_carries(
+    db: Database, bus: Client, source: str, sink: Sink
+) -> None:
+    async with db.pool.acquire() as conn:
+        await event_store.append(conn, call(), "thg_1", 0, [event(data={"email": "ada@example.test"})])
+    (message,) = await envelopes(db, source)
+    people = {"per_1.1": msgspec.Raw(b'{"email":"ada@example.test"}')}
+    await publish(bus, [msgspec.structs.replace(message, people=people)], source)
+
+    async def apply(conn: Connection, events: list[Envelope]) -> None:
+        await conn.execute("CREATE TEMP TABLE people (email text CHECK (email = '')) ON COMMIT DROP")
+        await conn.execute("INSERT INTO people VALUES ($1)", msgspec.json.decode(events[0].data)["email"])
+
+    sink.apply = apply  # type: ignore[method-assign]
+    async with running(sink.consumer(bus, source).run):
+        await eventually(lambda: _letters(db, 1))
+    row = await db.pool.fetchval("SELECT d::text FROM dead_letters d")
+    assert "CheckViolation" in row
+    assert "ada@" not in row
+
+
+async def test_a_long_backlog_comes_as_fast_as_it_is_taken(db: Database, bus: Client, context: str) -> None:
+    """More than the server sends ahead without an answer to its flow control."""
+    async with db.pool.acquire() as conn:
+        for n in range(60):
+            await event_store.append(conn, call(), f"thg_{n}", 0, [event(data={"n": "x" * 1000}) for _ in range(100)])
+    seen: list[int] = []
+
+    async def apply(conn: object, events: list[Envelope]) -> None:
+        seen.extend(one.position for one in events)
+        await asyncio.sleep(0.001)
+
+    async def last_alone(position: Position, limit: int) -> list[Envelope]:
+        """Answers the look at the stream's end, and nothing else: the backlog comes from the stream."""
+        if limit > 1:
+            return []
+        async with db.pool.acquire() as conn:
+            return await events_rpc.read(conn, context, position, limit)
+
+    async with running(relay(db, bus, context).run):
+        await eventually(lambda: _streamed(bus, context, 6000))
+        async with running(Consumer("sink", context, db, bus, last_alone, apply).run):  # type: ignore[arg-type]
+            await eventually(lambda: _true(len(seen) >= 6000), 30)
+    assert seen == list(range(1, 6001))
+
+
+async def _streamed(bus: Client, context: str, count: int) -> bool:
+    try:
+        return bool((await api(bus, f"STREAM.INFO.{stream_name(context)}"))["state"]["messages"] == count)
+    except JetStreamError:
+        return False
+
+
+async def test_a_discarded_event_frees_what_waits_behind_it(
+    db: Database, bus: Client, context: str, sink: Sink
+) -> None:
+    await fill(db, 3, streams=1)
+    ids = await stored_ids(db)
+    sink.broken = {ids[0]}
+    async with running(relay(db, bus, context).run, sink.consumer(bus, context).run):
+        await eventually(lambda: _letters(db, 3))
+        first = (await dead_letters.listed(db.pool))[0]
+        async with db.pool.acquire() as conn:
+            assert not await dead_letters.discard(conn, "other", first.tx, first.position)
+            assert await dead_letters.discard(conn, first.source, first.tx, first.position)
+        await eventually(lambda: _letters(db, 0))
+    assert await sink.ids() == ids[1:]
+
+
+async def _same(sink: Sink, ids: list[str]) -> bool:
+    return await sink.ids() == ids
+
+
+async def _attempts(db: Database, attempts: int) -> bool:
+    return (await dead_letters.listed(db.pool))[0].attempts == attempts
+
+
+async def _letters(db: Database, count: int) -> bool:
+    return len(await dead_letters.listed(db.pool)) == count
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.SerializationError("could not serialize"),
+        asyncpg.DeadlockDetectedError("deadlock"),
+        asyncpg.LockNotAvailableError("lock timeout"),
+        asyncpg.InterfaceError("closed"),
+        ConnectionResetError(),
+        TimeoutError(),
+        KalendsError("unavailable"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_may_pass_is_tried_again_and_never_dead_lettered(
+    db: Database, bus: Client, source: str, sink: Sink, error: Exception
+) -> None:
+    await fill(db, 8)
+    await publish(bus, await envelopes(db, source), source)
+    sink.failures = [error] * 6
+    async with running(sink.consumer(bus, source).run):
+        await eventually(sink.whole)
+    assert await dead_letters.listed(db.pool) == []
+
+
+async def test_a_newer_schema_version_pauses_and_a_later_release_goes_on(
+    db: Database, bus: Client, context: str, sink: Sink
+) -> None:
+    await append(db, "thg_0", 0)
+    await append(db, "thg_0", 1, schema_version=3)
+    await append(db, "thg_0", 2)
+    old = sink.consumer(bus, context)
+    async with running(relay(db, bus, context).run, old.run):
+        await eventually(lambda: _true(old.paused is not None))
+        assert old.paused == "thing.created has schema version 3"
+        assert len(await sink.ids()) == 1
+        upcasters = Upcasters()
+        upcasters.step("thing.created", 1)(lambda data, state: (data, state))
+        upcasters.step("thing.created", 2)(lambda data, state: (data, state))
+        async with running(sink.consumer(bus, context, upcasters=upcasters).run):
+            await eventually(sink.whole)
+    assert [row[0] for row in await db.pool.fetch("SELECT schema_version FROM effects ORDER BY seq")] == [1, 3, 3]
+    assert await dead_letters.listed(db.pool) == []
+
+
+async def test_a_cache_that_cannot_be_told_stops_nothing(db: Database, bus: Client, context: str, sink: Sink) -> None:
+    async def after_commit(events: list[Envelope]) -> None:
+        raise ZeroDivisionError
+
+    sink.after_commit = after_commit  # type: ignore[method-assign]
+    await fill(db, 3)
+    async with running(relay(db, bus, context).run, sink.consumer(bus, context).run):
+        await eventually(sink.whole)
+    assert await dead_letters.listed(db.pool) == []
+
+
+async def test_wipes_and_kills_of_nats_and_postgres_end_in_the_same_state(
+    own_nats: Nats, own_pg: Postgres, context: str
+) -> None:
+    await migrations.migrate(own_pg.url, [SCHEMA])
+    db = await Database.connect(own_pg.url, SCHEMA.name)
+    bus = await nats.connect(own_nats.url, "test")
+    sink = await Sink.create(db, own_pg.url)
+    written, done = 0, asyncio.Event()
+
+    async def write() -> None:
+        nonlocal written
+        while not done.is_set():
+            try:
+                await append(db, f"thg_{written}", 0)
+                written += 1
+            except Exception as error:
+                if not transient(error):
+                    raise
+                written += 1  # committed or not, the next stream is a new one
+            await asyncio.sleep(0.003)
+
+    async def busy(more: int) -> None:
+        goal = len(sink.told) + more
+        await eventually(lambda: _true(len(sink.told) >= goal), 30)
+
+    consumers = [sink.consumer(bus, context) for _ in range(2)]
+    async with running(relay(db, bus, context).run, *(consumer.run for consumer in consumers)):
+        writing = asyncio.create_task(write())
+        await busy(20)
+        await asyncio.to_thread(own_nats.kill)
+        await asyncio.to_thread(own_nats.start)
+        await busy(20)
+        await asyncio.to_thread(own_pg.kill)
+        await asyncio.to_thread(own_pg.start)
+        await busy(20)
+        await api(bus, f"STREAM.DELETE.{stream_name(context)}")
+        await busy(20)
+        await asyncio.to_thread(own_nats.wipe)
+        await asyncio.to_thread(own_nats.start)
+        await busy(20)
+        done.set()
+        await writing
+        await eventually(sink.whole, 30)
+    assert await dead_letters.listed(db.pool) == []
+    await bus.close()
+    await db.close()
+
+
+def test_upcasters_raise_old_documents_step_by_step() -> None:
+    upcasters = Upcasters()
+
+    @upcasters.step("thing.created", 1)
+    def listed(data: Document, state: Document) -> tuple[Document, Document]:
+        return {"names": [data["name"]]}, state | {"v": 2}
+
+    @upcasters.step("thing.created", 2)
+    def counted(data: Document, state: Document) -> tuple[Document, Document]:
+        return data | {"count": len(data["names"])}, state | {"v": 3}
+
+    assert upcasters.current("thing.created") == 3
+    assert upcasters.documents("thing.created", 1, b'{"name":"a"}', b"{}") == (
+        3,
+        b'{"names":["a"],"count":1}',
+        b'{"v":3}',
+    )
+    assert upcasters.documents("thing.created", 3, b"{ }", b"{ }") == (3, b"{ }", b"{ }")
+    with pytest.raises(ValueError, match="two steps"):
+        upcasters.step("thing.created", 1)(listed)
+
+
+async def test_append_with_old_versions_reaches_apply_raised(
+    db: Database, bus: Client, source: str, sink: Sink
+) -> None:
+    upcasters = Upcasters()
+    upcasters.step("thing.created", 1)(lambda data, state: (data | {"raised": True}, state))
+    seen: list[bytes] = []
+
+    async def apply(conn: object, events: list[Envelope]) -> None:
+        seen.extend(bytes(one.data) for one in events)
+
+    sink.apply = apply  # type: ignore[assignment]
+    async with db.pool.acquire() as conn:
+        await event_store.append(conn, call(), "thg_1", 0, [event(data={"a": 1})])
+    await publish(bus, await envelopes(db, source), source)
+    async with running(sink.consumer(bus, source, upcasters=upcasters).run):
+        await eventually(lambda: _true(bool(seen)))
+    assert [msgspec.json.decode(data) for data in seen] == [{"a": 1, "raised": True}]

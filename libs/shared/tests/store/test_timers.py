@@ -1,0 +1,199 @@
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kalends_shared import event_store, timers
+from kalends_shared.db import Connection, Database
+from kalends_shared.timers import Timer, TimerWorker
+
+from .helpers import TENANT, call, event, eventually, running
+
+FROZEN = "acc_test-test"
+
+
+def ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+class Bell:
+    """Appends an event a firing; `broken` keys fail."""
+
+    def __init__(self) -> None:
+        self.rung: list[str] = []
+        self.at: list[datetime] = []
+        self.broken: set[str] = set()
+
+    async def __call__(self, conn: Connection, timer: Timer) -> None:
+        assert await conn.fetchval("SELECT pg_current_xact_id_if_assigned()::text") is None, (
+            "a claim takes no transaction id"
+        )
+        loaded = await event_store.load_state(conn, timer.tenant_id, timer.stream_id)
+        by = call(tenant=timer.tenant_id)
+        await event_store.append(conn, by, timer.stream_id, loaded.version if loaded else 0, [event(timer.kind)])
+        await asyncio.sleep(0)
+        if timer.key in self.broken:
+            raise ZeroDivisionError
+        self.rung.append(timer.key)
+        self.at.append(timer.now)
+
+
+async def put(db: Database, *keyed: tuple[str, float], tenant: str = TENANT) -> None:
+    async with db.transaction() as conn:
+        for key, seconds in keyed:
+            await timers.set_timer(conn, tenant, key, ago(seconds), "rang", {"key": key})
+
+
+async def left(db: Database) -> list[str]:
+    return [row["key"] for row in await db.pool.fetch("SELECT key FROM timers ORDER BY key")]
+
+
+async def empty(db: Database) -> bool:
+    return await left(db) == []
+
+
+async def test_replicas_fire_each_timer_once(db: Database) -> None:
+    await put(db, *((f"bkg_{n}/end", 1.0) for n in range(250)))
+    bell = Bell()
+    async with running(*(TimerWorker(db, bell, concurrency=3).run for _ in range(3))):
+        await eventually(lambda: empty(db))
+    assert sorted(bell.rung) == sorted(f"bkg_{n}/end" for n in range(250))
+    assert await db.pool.fetchval("SELECT count(*) FROM events") == 250
+
+
+async def test_timers_of_a_stream_fire_in_due_order_across_replicas(db: Database) -> None:
+    for n in range(30):
+        await put(db, (f"bkg_{n}/c", 1), (f"bkg_{n}/b", 2), (f"bkg_{n}/a", 3), (f"bkg_{n}/d", 0.5))
+    bell = Bell()
+    async with running(*(TimerWorker(db, bell, concurrency=3).run for _ in range(2))):
+        await eventually(lambda: empty(db))
+    for n in range(30):
+        assert [key for key in bell.rung if key.startswith(f"bkg_{n}/")] == [f"bkg_{n}/{what}" for what in "abcd"]
+
+
+async def test_one_fires_when_it_is_due_and_not_before(db: Database) -> None:
+    bell = Bell()
+    worker = TimerWorker(db, bell)
+    async with running(worker.run):
+        await put(db, ("bkg_1/end", -0.4), ("bkg_2/end", -3600))
+        due_at = await db.pool.fetchval("SELECT min(due_at) FROM timers")
+        worker.wake()
+        await eventually(lambda: _rang(bell, 1))
+        assert bell.at[0] >= due_at
+    assert bell.rung == ["bkg_1/end"]
+    assert await left(db) == ["bkg_2/end"]
+
+
+async def _rang(bell: Bell, count: int) -> bool:
+    return len(bell.rung) == count
+
+
+async def test_a_cancelled_or_moved_timer_does_not_fire(db: Database) -> None:
+    await put(db, ("bkg_1/end", 1), ("bkg_2/end", 1))
+    async with db.transaction() as conn:
+        await timers.cancel(conn, TENANT, ["bkg_1/end", "bkg_9/end"])
+        await timers.set_timer(conn, TENANT, "bkg_2/end", ago(-3600), "rang")
+    bell = Bell()
+    assert await TimerWorker(db, bell).look() > 0
+    assert (bell.rung, await left(db)) == ([], ["bkg_2/end"])
+
+
+async def test_one_that_is_moved_between_look_and_claim_does_not_fire(db: Database) -> None:
+    await put(db, ("bkg_1/end", 1))
+    row = await db.pool.fetchrow("SELECT tenant_id, key, due_at FROM timers")
+    assert row is not None
+    await put(db, ("bkg_1/end", -3600))
+    assert not await timers._fire(db, tuple(row), Bell(), None)
+
+
+async def test_a_firing_that_sets_its_own_timer_anew_keeps_it(db: Database) -> None:
+    await put(db, ("bkg_1/tick", 1))
+
+    async def again(conn: Connection, timer: Timer) -> None:
+        await timers.set_timer(conn, timer.tenant_id, timer.key, ago(-3600), timer.kind)
+
+    await TimerWorker(db, again).look()
+    assert await left(db) == ["bkg_1/tick"]
+
+
+async def test_a_failing_timer_is_tried_again_later_and_holds_up_its_stream_alone(db: Database) -> None:
+    await put(db, ("bkg_1/a", 2), ("bkg_1/b", 1), ("bkg_2/a", 1))
+    bell = Bell()
+    bell.broken = {"bkg_1/a"}
+    worker = TimerWorker(db, bell)
+    await worker.look()
+    assert (bell.rung, await left(db)) == (["bkg_2/a"], ["bkg_1/a", "bkg_1/b"])
+    row = await db.pool.fetchrow("SELECT attempts, error, wake_at > now() AS later FROM timers WHERE key = 'bkg_1/a'")
+    assert row is not None
+    assert (row["attempts"], "ZeroDivisionError" in row["error"], row["later"]) == (1, True, True)
+    assert await db.pool.fetchval("SELECT count(*) FROM events") == 1
+    await worker.look()
+    assert bell.rung == ["bkg_2/a"], "what is due later in its stream waits"
+    bell.broken = set()
+    async with running(worker.run):
+        await eventually(lambda: empty(db))
+    assert bell.rung == ["bkg_2/a", "bkg_1/a", "bkg_1/b"]
+
+
+async def test_a_frozen_tenants_timers_fire_only_when_its_clock_is_moved_and_in_due_order(db: Database) -> None:
+    await put(db, ("bkg_1/a", 30), ("bkg_2/b", 20), ("bkg_1/c", 10), ("bkg_3/d", -60), tenant=FROZEN)
+    await put(db, ("bkg_9/a", 1))
+    async with db.transaction() as conn:
+        await timers.freeze(conn, FROZEN, ago(40))
+    bell = Bell()
+    await TimerWorker(db, bell).look()
+    assert bell.rung == ["bkg_9/a"]
+
+    async def chain(conn: Connection, timer: Timer) -> None:
+        await bell(conn, timer)
+        if timer.key == "bkg_2/b":
+            await timers.set_timer(conn, timer.tenant_id, "bkg_4/e", timer.due_at + timedelta(seconds=1), "rang")
+
+    counts = await asyncio.gather(*(timers.fire_due(db, FROZEN, ago(5), chain) for _ in range(2)))
+    assert sum(counts) == 4
+    assert bell.rung[1:] == ["bkg_1/a", "bkg_2/b", "bkg_4/e", "bkg_1/c"]
+    assert bell.at[1:] == sorted(bell.at[1:])
+    assert await left(db) == ["bkg_3/d"]
+
+
+async def test_a_clock_that_is_stopped_between_look_and_claim_holds_the_timer(db: Database) -> None:
+    await put(db, ("bkg_1/a", 1), tenant=FROZEN)
+    row = await db.pool.fetchrow("SELECT tenant_id, key, due_at FROM timers")
+    assert row is not None
+    async with db.transaction() as conn:
+        await timers.freeze(conn, FROZEN, ago(40))
+    assert not await timers._fire(db, tuple(row), Bell(), None)
+    assert await timers._fire(db, tuple(row), Bell(), ago(0))
+
+
+async def test_a_released_clock_lets_timers_fire_by_themselves(db: Database) -> None:
+    await put(db, ("bkg_1/a", 1), tenant=FROZEN)
+    async with db.transaction() as conn:
+        await timers.freeze(conn, FROZEN, ago(40))
+        await timers.release(conn, FROZEN)
+    bell = Bell()
+    await TimerWorker(db, bell).look()
+    assert bell.rung == ["bkg_1/a"]
+
+
+async def test_moving_a_frozen_clock_tells_what_failed(db: Database) -> None:
+    await put(db, ("bkg_1/a", 2), ("bkg_2/b", 1), tenant=FROZEN)
+    bell = Bell()
+    bell.broken = {"bkg_2/b"}
+    with pytest.raises(ZeroDivisionError):
+        await timers.fire_due(db, FROZEN, ago(0), bell)
+    assert (bell.rung, await left(db)) == (["bkg_1/a"], ["bkg_2/b"])
+
+
+FILL = """
+INSERT INTO timers (tenant_id, key, due_at, wake_at, kind, payload)
+SELECT $1, 'bkg_' || n || '/due', now() + n * interval '1 minute', now() + n * interval '1 minute', 'start', '{}'
+FROM generate_series(1, 5000) n
+"""
+
+
+async def test_looking_for_what_is_next_does_not_read_every_timer(db: Database) -> None:
+    await db.pool.execute(FILL, TENANT)
+    plan = "\n".join(row[0] for row in await db.pool.fetch(f"EXPLAIN {timers.NEXT}", timers.PAGE))
+    assert "timers_wake" in plan, plan
+    assert "Sort" not in plan, plan
