@@ -1,0 +1,32 @@
+"""The table test_clocks."""
+
+from datetime import datetime
+from typing import Any, Final
+
+from kalends_shared.db import Connection
+
+# The lock is on the name, not on a row, as a running clock has none.
+LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('test-clock/' || $1, 0))"
+GET: Final = "SELECT stopped_at FROM test_clocks WHERE tenant_id = $1"
+STOP: Final = """
+INSERT INTO test_clocks (tenant_id, stopped_at) VALUES ($1, $2)
+ON CONFLICT (tenant_id) DO UPDATE SET stopped_at = EXCLUDED.stopped_at
+"""
+RELEASE: Final = "DELETE FROM test_clocks WHERE tenant_id = $1"
+
+
+async def get(conn: "Connection | Any", tenant: str) -> datetime | None:
+    """When the tenant's clock stands, or None where it runs; `conn` may be a pool."""
+    stopped_at: datetime | None = await conn.fetchval(GET, tenant)
+    return stopped_at
+
+
+async def lock(conn: Connection, tenant: str) -> None:
+    await conn.execute(LOCK, tenant)
+
+
+async def put(conn: Connection, tenant: str, stopped_at: datetime | None) -> None:
+    if stopped_at is None:
+        await conn.execute(RELEASE, tenant)
+    else:
+        await conn.execute(STOP, tenant, stopped_at)
