@@ -1,0 +1,63 @@
+"""Rule 9: in which order hosts are tried."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from kalends_availability.domain.plan import HostPlan, Plan
+
+DAYS_SECONDS: Final = 90 * 86_400.0
+
+
+class Standing(NamedTuple):
+    """When a host's bookings of an event type were created (Unix time, ascending), the last 90 days of them and the very last."""
+
+    created: Sequence[float] = ()
+    last: float | None = None
+
+    def since(self, begin: float) -> int:
+        """Bookings created after a moment."""
+        return len(self.created) - bisect_right(self.created, begin)
+
+
+class Ranked(NamedTuple):
+    """A host in its place, and the figures that put it there."""
+
+    host: HostPlan
+    figures: dict[str, float]
+
+
+_NEW: Final = Standing()
+
+
+def ranked(plan: Plan, hosts: Sequence[HostPlan], standings: Mapping[str, Standing], now: float) -> list[Ranked]:
+    """The hosts, the one to be tried first in front; by priority, shortfall (round robin), longest unbooked, id."""
+    if plan.event_type.assignment in {"single", "collective"}:
+        return [Ranked(host, {}) for host in hosts]
+    fair = plan.event_type.assignment == "round_robin"
+    figures = {h.id: _figures(plan, h, standings, now) if fair else {"priority": float(h.priority)} for h in hosts}
+
+    def place(host: HostPlan) -> tuple[float, float, float, str]:
+        last = standings.get(host.id, _NEW).last
+        return -host.priority, -figures[host.id].get("shortfall", 0.0), -1.0 if last is None else last, host.id
+
+    return [Ranked(host, figures[host.id]) for host in sorted(hosts, key=place)]
+
+
+def _figures(plan: Plan, host: HostPlan, standings: Mapping[str, Standing], now: float) -> dict[str, float]:
+    """The shortfall `w/W * N - n` among the active hosts of equal priority, counted since this host joined."""
+    equals = [h for h in plan.hosts if h.active and h.priority == host.priority]
+    weights = sum(h.weight for h in equals)
+    since = max(now - DAYS_SECONDS, host.joined)
+    bookings = sum(standings.get(h.id, _NEW).since(since) for h in equals)
+    own = standings.get(host.id, _NEW).since(since)
+    # One division, so that hosts with equal claims get equal numbers.
+    shortfall = (host.weight * bookings - own * weights) / weights if weights else 0.0
+    return {
+        "priority": host.priority,
+        "weight": host.weight,
+        "weights": weights,
+        "bookings": own,
+        "of": bookings,
+        "shortfall": shortfall,
+    }

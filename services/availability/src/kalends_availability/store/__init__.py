@@ -1,0 +1,1 @@
+"""SQL, and what a replica keeps of it in memory."""
