@@ -1,0 +1,1 @@
+"""Bookings, holds, reservations, timers."""

@@ -1,0 +1,89 @@
+"""Answers to an event type's questions."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from kalends_shared.contracts import checks
+from kalends_shared.contracts.availability import Question
+from kalends_shared.contracts.errors import FieldError, KalendsError
+from kalends_shared.contracts.types import Object, parsed
+
+
+def check(answers: Object, questions: list[Question]) -> None:
+    """Holds the answers to the questions.
+
+    Raises:
+        KalendsError: `validation_failed` with everything that is wrong, at `#/answers/<key>`.
+    """
+    errors = tuple(_problems(parsed(answers), {question.key: question for question in questions}))
+    if errors:
+        raise KalendsError("validation_failed", f"{errors[0].pointer} {errors[0].detail}.", errors)
+
+
+def check_sizes(answers: Object) -> None:
+    """Holds the answers to the bounds that all of them have, whatever was asked."""
+    errors = tuple(
+        FieldError(f"#/answers{below}", "invalid", detail)
+        for key, value in parsed(answers).items()
+        for below, detail in checks.value_size(key, value)
+    )
+    if errors:
+        raise KalendsError("validation_failed", f"{errors[0].pointer} {errors[0].detail}.", errors)
+
+
+def _problems(answers: dict[str, Any], questions: dict[str, Question]) -> Iterator[FieldError]:
+    for key, value in answers.items():
+        at = f"#/answers/{checks.escape(key)}"
+        question = questions.get(key)
+        if question is None:
+            yield FieldError(at, "unknown_field", "is not a question here")
+        elif value is not None:
+            for _, detail in checks.value_size(key, value):
+                yield FieldError(at, "invalid", detail)
+            if wrong := _KINDS[question.type](value, question):
+                yield FieldError(at, "invalid", wrong)
+    for key, question in questions.items():
+        if question.required and answers.get(key) in (None, "", []):
+            yield FieldError(f"#/answers/{checks.escape(key)}", "required", "is required")
+
+
+def _text(value: Any, _: Question) -> str | None:
+    return None if isinstance(value, str) else "must be text"
+
+
+def _select(value: Any, question: Question) -> str | None:
+    return None if value in question.options else f"must be one of {', '.join(question.options)}"
+
+
+def _multiselect(value: Any, question: Question) -> str | None:
+    if not isinstance(value, list):
+        return "must be a list"
+    return next((wrong for item in value if (wrong := _select(item, question))), None)
+
+
+def _checkbox(value: Any, _: Question) -> str | None:
+    return None if isinstance(value, bool) else "must be true or false"
+
+
+def _number(value: Any, _: Question) -> str | None:
+    return None if isinstance(value, int | float) and not isinstance(value, bool) else "must be a number"
+
+
+def _checked(examine: Callable[[str], Iterator[checks.Problem]]) -> Callable[[Any, Question], str | None]:
+    def kind(value: Any, _: Question) -> str | None:
+        return next((detail for _, detail in examine(value)), None) if isinstance(value, str) else "must be text"
+
+    return kind
+
+
+_KINDS: Final[dict[str, Callable[[Any, Question], str | None]]] = {
+    "text": _text,
+    "textarea": _text,
+    "phone": _text,
+    "select": _select,
+    "multiselect": _multiselect,
+    "checkbox": _checkbox,
+    "number": _number,
+    "email": _checked(checks.email),
+    "url": _checked(checks.url),
+}

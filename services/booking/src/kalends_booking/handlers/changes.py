@@ -1,0 +1,179 @@
+"""Commands on a booking that is there: load, decide, commit, and again where somebody else was faster."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from kalends_booking.domain import booking, series
+from kalends_booking.domain.decision import Choice, Decision
+from kalends_booking.domain.events import Recording, RecordingReady
+from kalends_booking.domain.refusals import refused
+from kalends_booking.handlers.context import ATTEMPTS, Context, crowded, under_key
+from kalends_booking.store import bookings
+from kalends_booking.store.bookings import Loaded
+from kalends_booking.store.commit import Keyed, Outcome, commit
+from kalends_booking.store.people import PersonVersion
+from kalends_shared import idempotency
+from kalends_shared.contracts.availability import AlternativesRequest
+from kalends_shared.contracts.booking import (
+    BookingState,
+    CancelIn,
+    Payment,
+    PaymentIn,
+    PersonData,
+    Reason,
+    RecordingIn,
+    public_booking,
+)
+from kalends_shared.contracts.call import Call, Reply, check_match, etag
+from kalends_shared.contracts.decode import decode
+from kalends_shared.contracts.errors import not_found
+from kalends_shared.event_store import VersionConflict
+
+Decide = Callable[[BookingState], Decision]
+
+
+async def cancel_booking(ctx: Context, call: Call) -> Reply:
+    """Cancels one booking of a series, it and those that follow, or all that are still to come."""
+    request = decode(call.body, CancelIn)
+
+    async def attempt(loaded: Loaded) -> Attempt:
+        decision = booking.cancel(loaded.state, call.now, request.reason, force=request.force)
+        if request.scope == "this" or loaded.state.series_id is None:
+            return Attempt(decision, loaded.person)
+        since = loaded.state.start_at if request.scope == "following" else None
+        others = await bookings.open_of_series(ctx.db.pool, call, loaded.state, since)
+        return Attempt(series.cancel(decision, others, call.now, request), loaded.person)
+
+    return await attempted(ctx, call, attempt)
+
+
+async def approve_booking(ctx: Context, call: Call) -> Reply:
+    reason = decode(call.body, Reason).reason
+    return await change(ctx, call, lambda state: booking.approve(state, call.now, reason))
+
+
+async def decline_booking(ctx: Context, call: Call) -> Reply:
+    reason = decode(call.body, Reason).reason
+    return await change(ctx, call, lambda state: booking.decline(state, call.now, reason))
+
+
+async def complete_booking(ctx: Context, call: Call) -> Reply:
+    reason = decode(call.body, Reason).reason
+    return await change(ctx, call, lambda state: booking.complete(state, call.now, reason))
+
+
+async def no_show_booking(ctx: Context, call: Call) -> Reply:
+    reason = decode(call.body, Reason).reason
+    return await change(ctx, call, lambda state: booking.no_show(state, call.now, reason))
+
+
+async def undo_no_show(ctx: Context, call: Call) -> Reply:
+    return await change(ctx, call, lambda state: booking.undo_no_show(state, call.now))
+
+
+async def payment_booking(ctx: Context, call: Call) -> Reply:
+    told = decode(call.body, PaymentIn)
+    payment = Payment(status=told.status, amount=told.amount, currency=told.currency, reference=told.reference)
+    return await change(ctx, call, lambda state: booking.tell_payment(state, call.now, payment, told.reason))
+
+
+async def recordings_booking(ctx: Context, call: Call) -> Reply:
+    told = decode(call.body, RecordingIn)
+    event = RecordingReady(
+        recording=Recording(url=told.url, duration_seconds=told.duration_seconds), reason=told.reason
+    )
+    return await change(ctx, call, lambda state: booking.tell_recording(state, call.now, event))
+
+
+async def change(ctx: Context, call: Call, decide: Decide) -> Reply:
+    """A command that takes no new place."""
+
+    async def once(loaded: Loaded) -> "Attempt":
+        return Attempt(decide(loaded.state), loaded.person)
+
+    return await attempted(ctx, call, once)
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """What a command decided on the booking as it was loaded, and whose data the answer shows.
+
+    `final`: a refusal by the commit stands; else the choices were some of many, and it is looked again.
+    """
+
+    decision: Decision
+    shown: PersonData | None
+    person: PersonVersion | None = None
+    final: bool = True
+
+
+async def attempted(
+    ctx: Context,
+    call: Call,
+    attempt: Callable[[Loaded], Awaitable[Attempt | None]],
+    instead: Callable[[], AlternativesRequest] | None = None,
+) -> Reply:
+    """Loads the booking of the path, and commits what `attempt` decides; None: nothing changes, and it is answered as it is.
+
+    Raises:
+        KalendsError: `not_found`, `version_mismatch`, what `attempt` raises, a refusal of the commit.
+    """
+    booking_id = call.params["id"]
+
+    async def work(fingerprint: bytes) -> Reply:
+        for _ in range(ATTEMPTS):
+            loaded = await bookings.get(ctx.db.pool, call.tenant, booking_id)
+            if loaded is None:
+                raise not_found("A booking of this id")
+            check_match(call, loaded.state.version)
+            decided = await attempt(loaded)
+            if decided is None:
+                return Reply(body=bookings.encode(loaded), etag=etag(loaded.state.version))
+            version = decided.decision.choices[0].changes[-1].after.version
+            try:
+                outcome = await commit(
+                    ctx.db.pool,
+                    call,
+                    decided.decision,
+                    render=lambda choice, shown=decided.shown: _shown(choice, booking_id, shown),  # type: ignore[misc]
+                    keyed=keyed(call, fingerprint, Reply(etag=etag(version)), loaded.state.person_id),
+                    person=decided.person,
+                )
+            except VersionConflict:
+                continue
+            if outcome.kind == "refused" and (decided.final or outcome.rule == "booker"):
+                raise refused(outcome.rule)
+            if (reply := await settled(ctx, outcome, fingerprint)) is not None:
+                reply.etag = reply.etag or etag(version)
+                return reply
+        raise crowded()
+
+    return await under_key(ctx, call, work, instead=instead)
+
+
+def keyed(call: Call, fingerprint: bytes, reply: Reply, person_id: str | None) -> Keyed | None:
+    """What of an answer is stored with the command, where it came with a key."""
+    if call.idempotency_key is None:
+        return None
+    head = idempotency.columns(reply)
+    return Keyed(request_hash=fingerprint, status=head.status, headers=head.headers, person_id=person_id)
+
+
+async def settled(ctx: Context, outcome: Outcome, fingerprint: bytes) -> Reply | None:
+    """The answer where there is one: of what was done, or of the request that came first under the key."""
+    match outcome.kind:
+        case "done":
+            await ctx.nudge()
+            return Reply(body=outcome.reply, position=outcome.position)
+        case "stored":
+            assert outcome.row is not None
+            return idempotency.answer(outcome.row, fingerprint)
+        case "in_flight":
+            raise idempotency.in_flight()
+    return None
+
+
+def _shown(choice: Choice, booking_id: str, person: PersonData | None) -> bytes:
+    state = next(c.after for c in reversed(choice.changes) if c.after.id == booking_id)
+    assert isinstance(state, BookingState)
+    return msgspec.json.encode(public_booking(state, person))

@@ -1,0 +1,192 @@
+"""The commit of every command: one SQL function, one round trip (migrations, `commit_command`)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from uuid_utils import uuid7
+
+from kalends_booking.domain import booking, hold
+from kalends_booking.domain.decision import Choice, Decision, State, Timer
+from kalends_booking.store import codec
+from kalends_booking.store.people import PersonVersion
+from kalends_shared import event_store, positions, telemetry
+from kalends_shared.contracts.booking import BookingState
+from kalends_shared.contracts.call import Call
+from kalends_shared.db import Connection
+from kalends_shared.event_store import Position
+
+COMMIT: Final = """
+SELECT outcome, choice, tx, position, rule, person_id, request_hash, status, error, headers, body
+FROM commit_command($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+    $22, $23)
+"""
+
+Render = Callable[[Choice], bytes]
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Keyed(Struct, frozen=True, kw_only=True):
+    """The Idempotency-Key of a command, and what of its answer is stored beside the body."""
+
+    request_hash: bytes
+    status: int
+    headers: bytes
+    person_id: str | None = None
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What the commit came to, as `commit_command` names it; `row` holds the stored answer where there is one."""
+
+    kind: str
+    choice: Choice | None = None
+    reply: bytes = b""
+    position: str | None = None
+    rule: str = ""
+    person_id: str | None = None
+    row: Mapping[str, Any] | None = None
+
+
+async def commit(
+    conn: "Connection | Any",
+    call: Call,
+    decision: Decision,
+    *,
+    render: Render | None = None,
+    keyed: Keyed | None = None,
+    person: PersonVersion | None = None,
+    causation_id: str | None = None,
+) -> Outcome:
+    """Commits a decision: all of it or nothing; `conn` may be a pool.
+
+    `render` gives the answer's body for a choice; it is stored under the call's key where `keyed` is given.
+
+    Raises:
+        VersionConflict: a stream has moved on: load it and decide again.
+    """
+    replies = [render(choice) for choice in decision.choices] if render is not None else []
+    entry = None
+    if keyed is not None and call.idempotency_key is not None:
+        entry = (
+            call.method,
+            call.path,
+            call.idempotency_key,
+            keyed.request_hash,
+            keyed.status,
+            keyed.headers,
+            keyed.person_id,
+        )
+    writes = _Writes()
+    for n, choice in enumerate(decision.choices, 1):
+        writes.add(n if len(decision.choices) > 1 else 0, choice)
+    keys, due, kinds, cancelled = _timers(decision.choices[0])
+    cap = decision.cap
+    row = await conn.fetchrow(
+        COMMIT,
+        call.tenant,
+        call.now,
+        _encode(call.actor),
+        call.request_id or None,
+        causation_id,
+        telemetry.traceparent() or call.traceparent,
+        entry,
+        replies,
+        [*decision.locks, cap.lock] if cap else decision.locks,
+        decision.frees,
+        decision.leaves,
+        len(decision.choices),
+        [(n, *claim) for n, choice in enumerate(decision.choices, 1) for claim in choice.claims],
+        [(n, *limit) for n, choice in enumerate(decision.choices, 1) for limit in choice.limits],
+        (cap.event_type_id, cap.person_id, cap.at_most, cap.besides) if cap else None,
+        writes.changes,
+        writes.bookings,
+        writes.holds,
+        person.columns() if person is not None else None,
+        keys,
+        due,
+        kinds,
+        cancelled,
+    )
+    assert row is not None
+    kind = row["outcome"]
+    if kind == "conflict":
+        raise event_store.VersionConflict
+    if kind != "done":
+        return Outcome(kind=kind, rule=row["rule"] or "", person_id=row["person_id"], row=row)
+    taken = row["choice"] - 1
+    return Outcome(
+        kind=kind,
+        choice=decision.choices[taken],
+        reply=replies[taken] if replies else b"",
+        position=positions.token("booking", Position(row["tx"], row["position"])),
+    )
+
+
+class _Writes:
+    """The rows of a decision, each marked with its choice; 0 where there is but one."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[Any, ...]] = []
+        self.bookings: list[tuple[Any, ...]] = []
+        self.holds: list[tuple[Any, ...]] = []
+
+    def add(self, n: int, choice: Choice) -> None:
+        last: dict[str, tuple[State, bytes]] = {}
+        for change in choice.changes:
+            after = change.after
+            state = _encode(after)
+            last[after.id] = after, state
+            event = codec.new_event(change, str(uuid7()), state)
+            self.changes.append(
+                (n, after.id, after.version, change.at, event.id, event.type, event.schema_version, event.data, state)
+            )
+        for after, state in last.values():
+            if isinstance(after, BookingState):
+                self.bookings.append(booking_row(n, after, state))
+            else:
+                self.holds.append((n, after.id, after.version, state))
+
+
+def booking_row(n: int, state: BookingState, encoded: bytes) -> tuple[Any, ...]:
+    """A booking as its read model has it."""
+    return (
+        n,
+        state.id,
+        state.event_type_id,
+        state.start_at,
+        state.end_at,
+        state.status,
+        state.series_id,
+        state.person_id,
+        state.person_version,
+        state.version,
+        encoded,
+    )
+
+
+def timer_key(stream_id: str) -> str:
+    return f"{stream_id}/due"
+
+
+def _timers(choice: Choice) -> tuple[list[str], list[Any], list[str], list[str]]:
+    """Keys, times and kinds of the timers to set, and keys of those to cancel."""
+    first: dict[str, Timer | None] = {}
+    last: dict[str, Timer | None] = {}
+    for change in choice.changes:
+        if change.after.id not in first:
+            first[change.after.id] = next_timer(change.before) if change.before is not None else None
+        last[change.after.id] = next_timer(change.after)
+    moved = {stream: timer for stream, timer in last.items() if timer != first[stream]}
+    to_set = [(timer_key(stream), timer) for stream, timer in moved.items() if timer is not None]
+    cancelled = [timer_key(stream) for stream, timer in moved.items() if timer is None]
+    return (
+        [key for key, _ in to_set],
+        [timer.due_at for _, timer in to_set],
+        [timer.kind for _, timer in to_set],
+        cancelled,
+    )
+
+
+def next_timer(state: State) -> Timer | None:
+    return booking.next_timer(state) if isinstance(state, BookingState) else hold.next_timer(state)

@@ -1,0 +1,125 @@
+"""The read model out of the events again, and whether the two are the same; and whether places are what they say."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import msgspec
+
+from kalends_booking.domain import booking, hold
+from kalends_booking.domain.decision import State
+from kalends_booking.store import codec
+from kalends_booking.store.commit import booking_row
+from kalends_shared.contracts.booking import BookingState, HoldState
+from kalends_shared.db import Connection, Database
+
+PAGE: Final = 200
+
+STREAMS: Final = """
+SELECT tenant_id, stream_id FROM streams
+WHERE (tenant_id, stream_id) > ($1, $2) AND (stream_id LIKE 'bkg\\_%' OR stream_id LIKE 'hld\\_%')
+ORDER BY tenant_id, stream_id LIMIT $3
+"""
+EVENTS: Final = """
+SELECT type, schema_version, occurred_at, data, state FROM events WHERE tenant_id = $1 AND stream_id = $2 ORDER BY version
+"""
+BOOKING: Final = """
+SELECT id, event_type_id, start_at, end_at, status, series_id, person_id, person_version, version, state
+FROM bookings WHERE tenant_id = $1 AND id = $2
+"""
+HOLD: Final = "SELECT id, version, state FROM holds WHERE tenant_id = $1 AND id = $2"
+# Places in force of a booking or hold that have, or lack, a reservation; pruned ones are none's business any more.
+PLACES: Final = """
+SELECT s.subject_id, s.slot, s.start_at, s.end_at, s.seats, EXISTS (
+    SELECT FROM reservations r WHERE r.tenant_id = s.tenant_id AND r.subject_id = s.subject_id AND r.slot = s.slot
+        AND r.start_at = s.start_at AND r.end_at = s.end_at AND r.during && tstzrange(s.start_at, s.end_at)
+) OR s.end_at < now() AS reserved
+FROM seats s WHERE s.tenant_id = $1 AND s.holder_id = $2 AND s.in_force ORDER BY s.subject_id
+"""
+ORPHANS: Final = """
+SELECT r.subject_id FROM reservations r WHERE NOT EXISTS (
+    SELECT FROM seats s WHERE s.tenant_id = r.tenant_id AND s.subject_id = r.subject_id AND s.start_at = r.start_at
+        AND s.end_at = r.end_at AND s.slot = r.slot AND s.in_force)
+"""
+# A row that is ahead was written by a command meanwhile, and is right.
+PUT_BOOKING: Final = """
+INSERT INTO bookings (tenant_id, id, event_type_id, start_at, end_at, status, series_id, person_id, person_version,
+    version, state)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+ON CONFLICT (tenant_id, id) DO UPDATE SET event_type_id = excluded.event_type_id, start_at = excluded.start_at,
+    end_at = excluded.end_at, status = excluded.status, series_id = excluded.series_id,
+    person_id = excluded.person_id, person_version = excluded.person_version, version = excluded.version,
+    state = excluded.state
+WHERE bookings.version <= excluded.version
+"""
+PUT_HOLD: Final = """
+INSERT INTO holds (tenant_id, id, version, state) VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant_id, id) DO UPDATE SET version = excluded.version, state = excluded.state
+WHERE holds.version <= excluded.version
+"""
+
+
+async def replay(conn: "Connection | Any", tenant: str, stream_id: str) -> State | None:
+    """A booking or hold by its events alone; None where it has none."""
+    state: State | None = None
+    for row in await conn.fetch(EVENTS, tenant, stream_id):
+        event = codec.decode(row["type"], row["schema_version"], row["data"], row["state"])
+        if stream_id.startswith("bkg_"):
+            assert state is None or isinstance(state, BookingState)
+            state = booking.evolve(state, event, row["occurred_at"])
+        else:
+            assert state is None or isinstance(state, HoldState)
+            state = hold.evolve(state, event, row["occurred_at"])
+    return state
+
+
+async def rebuild(db: Database, *, write: bool = True) -> list[str]:
+    """Replays every stream; returns those whose row differed from it, which `write` puts right. Commands go on meanwhile."""
+    different = []
+    async for tenant, stream_id in _streams(db):
+        async with db.transaction() as conn:
+            state = await replay(conn, tenant, stream_id)
+            assert state is not None
+            row = _row(state)
+            found = await conn.fetchrow(BOOKING if isinstance(state, BookingState) else HOLD, tenant, stream_id)
+            if found is not None and (tuple(found) == row or found["version"] > state.version):
+                continue
+            different.append(stream_id)
+            if write:
+                await conn.execute(PUT_BOOKING if isinstance(state, BookingState) else PUT_HOLD, tenant, *row)
+    return different
+
+
+async def misplaced(db: Database) -> list[str]:
+    """Bookings and holds whose places are not those that their events say, and subjects reserved for nobody; none, ever."""
+    wrong: list[str] = [row["subject_id"] for row in await db.pool.fetch(ORPHANS)]
+    async for tenant, stream_id in _streams(db):
+        async with db.transaction() as conn:
+            state = await replay(conn, tenant, stream_id)
+            rows = await conn.fetch(PLACES, tenant, stream_id)
+        assert state is not None
+        found = [(row["subject_id"], row["start_at"], row["end_at"], row["seats"]) for row in rows]
+        if found != _places(state) or not all(row["reserved"] for row in rows):
+            wrong.append(stream_id)
+    return wrong
+
+
+def _places(state: State) -> list[tuple[Any, ...]]:
+    """The places that a booking or hold has; one that has lapsed may have lost them already, or not yet."""
+    if state.status in {"declined", "cancelled", "converted", "released", "expired"}:
+        return []
+    return sorted((subject, state.start_at, state.end_at, state.seats) for subject in (*state.host_ids, *state.units))
+
+
+def _row(state: State) -> tuple[Any, ...]:
+    encoded = msgspec.json.encode(state)
+    if isinstance(state, BookingState):
+        return booking_row(0, state, encoded)[1:]
+    return (state.id, state.version, encoded)
+
+
+async def _streams(db: Database) -> AsyncIterator[tuple[str, str]]:
+    last = ("", "")
+    while rows := await db.pool.fetch(STREAMS, *last, PAGE):
+        for row in rows:
+            yield row["tenant_id"], row["stream_id"]
+        last = (rows[-1]["tenant_id"], rows[-1]["stream_id"])

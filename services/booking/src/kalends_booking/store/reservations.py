@@ -1,0 +1,37 @@
+"""Keeping the table of reservations as small as the future."""
+
+import asyncio
+from typing import Any, Final
+
+from kalends_shared import telemetry
+from kalends_shared.db import Connection, transient
+from kalends_shared.service import wait
+
+PAUSE_SECONDS: Final = 60.0
+BATCH: Final = 1000
+
+# By the server's clock, never a test clock; of all tenants, in batches that hold up no tail.
+PRUNE: Final = """
+DELETE FROM reservations WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM reservations WHERE upper(during) < now() - interval '1 day' LIMIT $1
+))
+"""
+
+
+async def prune(conn: "Connection | Any", limit: int = BATCH) -> int:
+    """Forgets at most `limit` reservations that ended over a day ago; returns how many. `conn` may be a pool."""
+    status: str = await conn.execute(PRUNE, limit)
+    return int(status.rpartition(" ")[2])
+
+
+async def keep_pruned(conn: "Connection | Any", stop: asyncio.Event) -> None:
+    """Prunes every minute, until `stop` is set."""
+    while not stop.is_set():
+        try:
+            while await prune(conn) == BATCH and not stop.is_set():
+                pass
+        except Exception as error:
+            if not transient(error):
+                raise
+            telemetry.log("reservations.not_pruned", "warning", error=f"{type(error).__name__}: {error}")
+        await wait(stop, PAUSE_SECONDS)

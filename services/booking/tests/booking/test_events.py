@@ -1,0 +1,162 @@
+"""Events as they are written: what they tell, and that they can be read for ever."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from kalends_booking.domain import booking, events, hold
+from kalends_booking.domain.decision import Change
+from kalends_booking.store import codec, people
+from kalends_shared.contracts.booking import (
+    BookingLocation,
+    BookingState,
+    EventTypeSnapshot,
+    HoldState,
+    HostSnapshot,
+    Payment,
+    Policies,
+)
+from kalends_shared.db import Database
+
+from .domain.given import HOUR, MADE, NOON, ONE, booked
+from .world import NOW, Client, tailed
+
+GOLDEN = Path(__file__).parent / "golden"
+SNAPSHOT = EventTypeSnapshot(id="evt_1", slug="visit", title="Visit", duration_minutes=60)
+PLACE = {
+    "start_at": NOON + HOUR,
+    "end_at": ONE + HOUR,
+    "host_ids": ["hst_bob"],
+    "resource_ids": ["res_room"],
+    "units": ["res_room#2"],
+    "event_type": SNAPSHOT,
+    "hosts": [HostSnapshot(id="hst_bob", name="Bob")],
+    "policies": Policies(buffer_before_minutes=5),
+}
+HELD = HoldState(
+    id="hld_1",
+    created_at=MADE,
+    updated_at=MADE,
+    version=1,
+    event_type_id="evt_1",
+    start_at=NOON,
+    end_at=ONE,
+    host_ids=["hst_ann"],
+    seats=1,
+    ttl_seconds=300,
+    status="active",
+    expires_at=MADE + HOUR,
+    event_type=SNAPSHOT,
+    hosts=[HostSnapshot(id="hst_ann", name="Ann")],
+    policies=Policies(),
+)
+SAMPLES: list[events.Event] = [
+    events.BookingCreated(booking=booked()),
+    events.BookingApproved(status="confirmed", reason="fine"),
+    events.BookingDeclined(reason="no"),
+    events.BookingCancelled(reason="ill"),
+    events.BookingRescheduled(**PLACE, reason="later"),
+    events.BookingReassigned(**PLACE),
+    events.BookingUpdated(
+        person_version="v_2",
+        previous_person_version="v_1",
+        location=BookingLocation(id="loc_1", name="Shop"),
+        metadata=msgspec.Raw(b'{"a":1}'),
+    ),
+    events.BookingCompleted(),
+    events.BookingNoShow(reason="no sign"),
+    events.BookingNoShowUndone(),
+    events.MeetingStarted(),
+    events.MeetingEnded(),
+    events.PaymentUpdated(payment=Payment(status="paid", amount=1, currency="EUR"), status="confirmed"),
+    events.RecordingReady(recording=events.Recording(url="https://x.test/r", duration_seconds=60)),
+    events.HoldPlaced(hold=HELD),
+    events.HoldReleased(),
+    events.HoldExpired(),
+    events.HoldConverted(booking_id="bkg_1"),
+]
+
+
+def happened(event: events.Event) -> Change:
+    if event.TYPE.startswith("hold."):
+        before: Any = None if isinstance(event, events.HoldPlaced) else HELD
+        return Change(before, event, hold.evolve(before, event, NOON), NOON)
+    before = None if isinstance(event, events.BookingCreated) else booked("pending")
+    return Change(before, event, booking.evolve(before, event, NOON), NOON)
+
+
+def test_there_is_a_sample_of_every_event() -> None:
+    assert {type(one) for one in SAMPLES} == {*events.BOOKING_EVENTS, *events.HOLD_EVENTS}
+
+
+@pytest.mark.parametrize("event", SAMPLES, ids=lambda one: one.TYPE)
+def test_an_event_is_read_as_it_was_written(event: events.Event) -> None:
+    change = happened(event)
+    state = msgspec.json.encode(change.after)
+    written = codec.new_event(change, "e", state)
+    assert codec.decode(written.type, written.schema_version, written.data, written.state) == event
+
+
+@pytest.mark.parametrize("event", SAMPLES, ids=lambda one: one.TYPE)
+def test_every_version_ever_written_can_be_read(event: events.Event) -> None:
+    """A golden file a version, with data and state as that version wrote them."""
+    version = codec.UPCASTERS.current(event.TYPE)
+    change = happened(event)
+    written = b'{"data":%s,"state":%s}' % (codec.data(change), msgspec.json.encode(change.after))
+    path = GOLDEN / f"{event.TYPE}.{version}.json"
+    assert path.exists(), f"write {path.name}:\n{written.decode()}"
+    assert path.read_bytes() == written + b"\n", "the version that is written has changed: it needs a new number"
+    for number in range(1, version + 1):
+        old = msgspec.json.decode((GOLDEN / f"{event.TYPE}.{number}.json").read_bytes(), type=dict[str, msgspec.Raw])
+        assert codec.decode(event.TYPE, number, bytes(old["data"]), bytes(old["state"])) == event
+
+
+STATES = st.builds(
+    lambda status, started, payment: replace(booked(status), started_at=started, payment=payment),
+    st.sampled_from(["pending", "confirmed", "declined", "cancelled", "completed", "no_show"]),
+    st.sampled_from([None, NOON]),
+    st.sampled_from([None, Payment(status="pending"), Payment(status="paid")]),
+)
+
+
+@given(STATES, st.lists(st.sampled_from([one for one in SAMPLES if not one.TYPE.startswith("hold.")]), max_size=8))
+def test_evolve_is_total(state: BookingState, happening: list[events.Event]) -> None:
+    for event in happening:
+        after = booking.evolve(state, event, NOON)
+        assert isinstance(event, events.BookingCreated) or after.version == state.version + 1
+        assert codec.booking_state(msgspec.json.encode(after)) == after
+        booking.next_timer(after)
+        booking.caught_up(after, NOON + 100 * HOUR)
+        state = after
+
+
+@given(st.sampled_from(["active", "converted", "released", "expired"]), st.sampled_from(SAMPLES[-4:]))
+def test_evolve_of_holds_is_total(status: Any, event: events.Event) -> None:
+    after = hold.evolve(replace(HELD, status=status), event, NOON)
+    assert codec.hold_state(msgspec.json.encode(after)) == after
+
+
+def test_previous_holds_only_what_changed() -> None:
+    moved = happened(events.BookingRescheduled(**{**PLACE, "host_ids": ["hst_ann"], "resource_ids": [], "units": []}))
+    assert codec.previous(moved) == {"start_at": NOON, "end_at": ONE}
+    given_away = happened(events.BookingReassigned(**{**PLACE, "start_at": NOON, "end_at": ONE, "resource_ids": []}))
+    assert codec.previous(given_away) == {"host_ids": ["hst_ann"], "host_id": "hst_ann"}
+    assert codec.previous(happened(events.BookingApproved(status="confirmed"))) == {"status": "pending"}
+    assert codec.previous(happened(SAMPLES[0])) is None
+
+
+async def test_events_hold_no_attendee_data_and_the_relay_joins_it_in(client: Client, db: Database) -> None:
+    await client.book(booker_name="Zoe Secret", guests=[{"name": "Bob", "email": "bob@x.test"}])
+    stored = await tailed(db, 1)
+    async with db.pool.acquire() as conn:
+        joined = await people.join(conn, stored)
+    assert not [one for one in stored if b"Secret" in one.data + one.state or b"@" in one.data + one.state]
+    (version,) = [codec.booking_state(one.state).person_version for one in stored]
+    assert joined[0] is not None
+    assert b"Zoe Secret" in bytes(joined[0][version])
+    assert stored[0].occurred_at == NOW

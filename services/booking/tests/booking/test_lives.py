@@ -1,0 +1,144 @@
+"""The rest of a booking's life: started, completed, no-show, paid for, recorded, given away, patched, told."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from kalends_booking.store import rebuild
+from kalends_shared.contracts.availability import Location, PaymentTerms, Question
+from kalends_shared.db import Database
+
+from .test_timers import types
+from .world import HALF_HOUR, NOON, NOW, AlwaysOpen, Client, event_type, refusal
+
+
+async def patch(client: Client, booking_id: str, body: Any, **fields: Any) -> Any:
+    return await client.ask("patch_booking", body, method="PATCH", params={"id": booking_id}, **fields)
+
+
+async def history(client: Client, booking_id: str, query: str = "") -> Any:
+    return (await client.ask("booking_history", method="GET", params={"id": booking_id}, query=query)).body
+
+
+async def test_complete_no_show_and_back(client: Client, db: Database) -> None:
+    one, two = (await client.book()).body["id"], (await client.book(NOON + HALF_HOUR)).body["id"]
+    assert (await refusal(client.act(one, "complete"))).extra == {"state": "confirmed"}
+    client.now = NOON + HALF_HOUR + timedelta(minutes=1)
+    assert (await client.act(two, "complete")).body["status"] == "completed"
+    assert (await client.act(one, "no_show")).body["status"] == "no_show"
+    assert (await client.act(one, "undo_no_show")).body["status"] == "completed"
+    assert await types(db, one) == [
+        "booking.created", "meeting.started", "meeting.ended", "booking.completed", "booking.no_show", "booking.no_show_undone",
+    ]  # fmt: skip
+    assert await types(db, two) == ["booking.created", "meeting.started", "booking.completed"]
+    assert await db.pool.fetchval("SELECT count(*) FROM timers") == 0
+    assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 2
+    assert await rebuild.rebuild(db) == []
+
+
+async def test_payment_confirms_what_waited_for_it(client: Client, quotes: AlwaysOpen) -> None:
+    terms = PaymentTerms(amount=1500, currency="EUR", expires_minutes=60)
+    quotes.event_types["evt_visit"] = event_type(payment=terms)
+    made = (await client.book()).body
+    assert made["status"] == "pending"
+    assert made["payment"] == {
+        "status": "pending", "amount": 1500, "currency": "EUR", "reference": None, "expires_at": "2026-04-01T10:00:00Z",
+    }  # fmt: skip
+    paid = (await client.act(made["id"], "payment", {"status": "paid", "reference": "ch_1"})).body
+    assert (paid["status"], paid["payment"]["status"], paid["payment"]["reference"]) == ("confirmed", "paid", "ch_1")
+    assert (await refusal(client.act(made["id"], "payment", {"status": "promised"}))).fields[0].pointer == "#/status"
+
+
+async def test_a_recording_is_told(client: Client, db: Database) -> None:
+    made = (await client.book()).body["id"]
+    await client.act(made, "recordings", {"url": "https://x.test/r", "duration_seconds": 60})
+    data = (await history(client, made))["data"][-1]
+    assert (data["type"], data["data"]["recording"]) == (
+        "recording.ready",
+        {"url": "https://x.test/r", "duration_seconds": 60},
+    )
+
+
+async def test_reassign(client: Client, quotes: AlwaysOpen, db: Database) -> None:
+    quotes.event_types["evt_visit"] = event_type("hst_ann", "hst_bob")
+    one = (await client.book()).body
+    other = "hst_bob" if one["host_ids"] == ["hst_ann"] else "hst_ann"
+    given = (await client.act(one["id"], "reassign", {"host_id": other, "reason": "ill"})).body
+    assert (given["host_ids"], given["start_at"], given["reason"]) == ([other], one["start_at"], "ill")
+    two = (await client.book()).body
+    assert two["host_ids"] == one["host_ids"]
+    assert (await refusal(client.act(one["id"], "reassign", {"host_id": two["host_ids"][0]}))).code == "slot_taken"
+    assert [row["id"] for row in (await client.list(f"host_id={other}"))["data"]] == [one["id"]]
+    assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 2
+
+
+class TestPatch:
+    async def test_merges_metadata_and_tells_once(self, client: Client, db: Database) -> None:
+        made = (await client.book(metadata={"a": 1, "b": 2})).body
+        reply = await patch(client, made["id"], {"metadata": {"a": None, "c": 3}}, if_match='"1"')
+        assert (reply.body["metadata"], reply.body["version"], reply.etag) == ({"b": 2, "c": 3}, 2, '"2"')
+        assert (await refusal(patch(client, made["id"], {}, if_match='"1"'))).code == "version_mismatch"
+        same = await patch(client, made["id"], {"metadata": {"c": 3}})
+        assert (same.body, same.etag) == (reply.body, '"2"')
+        assert await types(db, made["id"]) == ["booking.created", "booking.updated"]
+
+    async def test_of_the_booker_makes_a_version_of_the_person(self, client: Client, db: Database) -> None:
+        made = (await client.book(guests=[{"name": "Bob", "email": "bob@x.test"}])).body
+        changed = {"booker_name": "Ada King", "booker_phone": "+34600000000", "guests": []}
+        patched = (await patch(client, made["id"], changed)).body
+        assert {name: patched[name] for name in changed} == changed
+        assert (patched["person_id"], patched["booker_email"]) == (made["person_id"], made["booker_email"])
+        assert await db.pool.fetchval("SELECT count(*) FROM people") == 2
+        assert await rebuild.rebuild(db) == []
+
+    async def test_of_answers_is_held_to_the_questions(self, client: Client, quotes: AlwaysOpen) -> None:
+        question = Question(key="size", label="Size", type="select", options=["S", "L"])
+        quotes.event_types["evt_visit"] = event_type(questions=[question])
+        made = (await client.book(answers={"size": "S"})).body["id"]
+        assert (await patch(client, made, {"answers": {"size": "L"}})).body["answers"] == {"size": "L"}
+        assert (await refusal(patch(client, made, {"answers": {"size": "XL"}}))).fields[0].pointer == "#/answers/size"
+        quotes.event_types.clear()
+        assert (await patch(client, made, {"answers": {"size": "XL"}})).body["answers"] == {"size": "XL"}
+
+    async def test_of_the_location(self, client: Client, quotes: AlwaysOpen) -> None:
+        made = (await client.book()).body["id"]
+        link = "https://meet.test/{booking_id}"
+        quotes.location = Location(
+            id="loc_1", created_at=NOW, updated_at=NOW, version=1, name="Online", kind="link", url_template=link
+        )
+        patched = (await patch(client, made, {"location_id": "loc_1"})).body
+        assert (patched["location"]["name"], patched["meeting_url"]) == ("Online", f"https://meet.test/{made}")
+        away = (await patch(client, made, {"location_id": None})).body
+        assert (away["location"], away["meeting_url"]) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("body", "pointer"),
+        [
+            ({"booker_name": " "}, "#/booker_name"),
+            ({"status": "x"}, "#/status"),
+            ({"booker_email": "x"}, "#/booker_email"),
+        ],
+    )
+    async def test_what_is_wrong_is_pointed_at(self, client: Client, body: Any, pointer: str) -> None:
+        made = (await client.book()).body["id"]
+        assert (await refusal(patch(client, made, body))).fields[0].pointer == pointer
+
+
+async def test_history_is_whole_and_in_pages(client: Client) -> None:
+    made = (await client.book()).body["id"]
+    await client.act(made, "reschedule", {"start_at": NOON + HALF_HOUR})
+    await client.act(made, "cancel", {"reason": "ill"})
+    page = await history(client, made)
+    assert [row["type"] for row in page["data"]] == ["booking.created", "booking.rescheduled", "booking.cancelled"]
+    assert (page["has_more"], page["next_cursor"]) == (False, None)
+    assert all(set(row["actor"]) == {"type", "id", "name"} for row in page["data"])
+    assert page["data"][1]["data"]["previous"] == {"start_at": "2026-04-10T12:00:00Z", "end_at": "2026-04-10T12:30:00Z"}
+    assert set(page["data"][1]["data"]) == {"start_at", "end_at", "host_ids", "resource_ids", "reason", "previous"}
+    first = await history(client, made, "limit=1")
+    assert (first["data"], first["has_more"]) == (page["data"][:1], True)
+    rest = await history(client, made, f"cursor={first['next_cursor']}")
+    assert rest["data"] == page["data"][1:]
+    numbered = await history(client, made, "page=2&per_page=2")
+    assert (numbered["data"], numbered["total"]) == (page["data"][2:], 3)
+    assert (await refusal(history(client, "bkg_none"))).code == "not_found"

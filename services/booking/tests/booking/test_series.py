@@ -1,0 +1,163 @@
+"""Recurring bookings: every start is checked, all or nothing unless told to skip; one host serves all."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from kalends_booking import recurrence
+from kalends_booking.store import rebuild
+from kalends_shared.contracts.availability import Limit, Refusal
+from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.db import Database
+
+from .test_actions import settle
+from .world import NOON, AlwaysOpen, Client, event_type, refusal
+
+DAY = timedelta(days=1)
+DAILY = {"rrule": "FREQ=DAILY;COUNT=3"}
+MADRID = ZoneInfo("Europe/Madrid")
+
+
+async def statuses(client: Client, ids: list[str]) -> list[str]:
+    return [(await client.get(one))["status"] for one in ids]
+
+
+async def test_three_in_a_row(client: Client, db: Database) -> None:
+    made = (await client.book(recurrence=DAILY)).body
+    rows = (await client.list(f"series_id={made['series_id']}"))["data"]
+    assert made["series"] == {"id": made["series_id"], "booking_ids": [row["id"] for row in rows], "skipped": []}
+    assert [row["start_at"][:13] for row in rows] == ["2026-04-10T12", "2026-04-11T12", "2026-04-12T12"]
+    assert made["id"] == rows[0]["id"]
+    assert rows[0]["series"] is None
+    assert await db.pool.fetchval("SELECT count(*) FROM timers") == 3
+    assert await rebuild.rebuild(db) == []
+
+
+async def test_all_or_nothing(client: Client) -> None:
+    await client.book(NOON + DAY)
+    assert (await refusal(client.book(recurrence=DAILY))).code == "slot_taken"
+    assert len((await client.list())["data"]) == 1
+
+
+async def test_or_what_is_left_with_the_rest_told(client: Client) -> None:
+    await client.book(NOON + DAY)
+    series = (await client.book(recurrence={**DAILY, "on_conflict": "skip"})).body["series"]
+    assert len(series["booking_ids"]) == 2
+    assert series["skipped"] == [{"start_at": "2026-04-11T12:00:00Z", "code": "slot_taken", "rule": "busy"}]
+    assert (await refusal(client.book(recurrence={**DAILY, "on_conflict": "skip"}))).code == "slot_taken"
+
+
+@pytest.mark.parametrize("on_conflict", ["fail", "skip"])
+async def test_where_nobody_may_serve_any_start_the_first_refusal_is_told(
+    client: Client, quotes: AlwaysOpen, on_conflict: str
+) -> None:
+    quotes.refusal = Refusal(code="slot_not_offered", rule="working_hours", detail="Closed.")
+    refused = await refusal(client.book(recurrence={**DAILY, "on_conflict": on_conflict}))
+    assert (refused.code, refused.extra["rule"]) == ("slot_not_offered", "working_hours")
+
+
+async def test_one_host_serves_all(client: Client, quotes: AlwaysOpen) -> None:
+    quotes.event_types["evt_visit"] = event_type("hst_ann", "hst_bob")
+    quotes.event_types["evt_ann"] = event_type("hst_ann", id="evt_ann")
+    await client.book(NOON + 2 * DAY, event_type_id="evt_ann")
+    made = (await client.book(recurrence=DAILY)).body
+    rows = (await client.list(f"series_id={made['series_id']}"))["data"]
+    assert {row["host_ids"][0] for row in rows} == {"hst_bob"}
+
+
+async def test_limits_count_the_series_itself(client: Client, quotes: AlwaysOpen) -> None:
+    quotes.event_types["evt_visit"] = event_type(limits=[Limit(count=2, per="month")])
+    assert (await refusal(client.book(recurrence=DAILY))).code == "limit_reached"
+    series = (await client.book(recurrence={**DAILY, "on_conflict": "skip"})).body["series"]
+    assert (len(series["booking_ids"]), [one["code"] for one in series["skipped"]]) == (2, ["limit_reached"])
+
+
+async def test_the_cap_a_booker_counts_all_of_it(client: Client, quotes: AlwaysOpen) -> None:
+    quotes.event_types["evt_visit"] = event_type(max_active_per_booker=3)
+    await client.book(NOON - DAY)
+    assert (await refusal(client.book(recurrence=DAILY))).code == "booker_limit_reached"
+    assert (await client.book(recurrence={"rrule": "FREQ=DAILY;COUNT=2"})).status == 201
+
+
+async def test_series_that_race_never_overlap(client: Client, db: Database) -> None:
+    rules = [{"rrule": f"FREQ=DAILY;COUNT=4;INTERVAL={n}"} for n in (1, 2, 3)] * 3
+    ends = await settle(*(client.book(recurrence=rule) for rule in rules))
+    assert ends == {"201": 1, "slot_taken": 8}
+    assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 4
+
+
+@pytest.mark.parametrize(("scope", "left"), [("this", [0, 2]), ("following", [0]), ("all", [])])
+async def test_cancelled_by_scope(client: Client, scope: str, left: list[int]) -> None:
+    ids = (await client.book(recurrence=DAILY)).body["series"]["booking_ids"]
+    reply = await client.act(ids[1], "cancel", {"scope": scope, "reason": "ill"})
+    assert (reply.body["id"], reply.body["status"]) == (ids[1], "cancelled")
+    assert [n for n, status in enumerate(await statuses(client, ids)) if status == "confirmed"] == left
+
+
+async def test_what_has_ended_is_left_alone(client: Client) -> None:
+    ids = (await client.book(recurrence=DAILY)).body["series"]["booking_ids"]
+    client.now = NOON + DAY + timedelta(hours=2)
+    await client.act(ids[2], "cancel", {"scope": "all"})
+    assert await statuses(client, ids) == [
+        "confirmed",
+        "confirmed",
+        "cancelled",
+    ]  # the timers of the first two are late
+
+
+def local(rule: str, first: str) -> list[str]:
+    at = datetime.fromisoformat(first).replace(tzinfo=MADRID).astimezone(UTC)
+    found = recurrence.starts(rule, at, "Europe/Madrid")
+    return [at.astimezone(MADRID).strftime("%m-%d %H:%M") for at in found]
+
+
+def test_wall_time_is_kept_over_a_change_of_clocks() -> None:
+    found = local("FREQ=WEEKLY;COUNT=3", "2026-03-20T10:00")
+    assert found == ["03-20 10:00", "03-27 10:00", "04-03 10:00"]
+    assert local("FREQ=DAILY;COUNT=3", "2026-03-28T02:30") == ["03-28 02:30", "03-29 03:30", "03-30 02:30"]
+
+
+def test_until_in_any_of_its_forms() -> None:
+    for until in ("20260322", "20260322T100000", "20260322T090000Z"):
+        assert len(local(f"RRULE:FREQ=DAILY;UNTIL={until}", "2026-03-20T10:00")) == 3
+    assert len(local("FREQ=DAILY;UNTIL=20260322T085959Z", "2026-03-20T10:00")) == 2
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "FREQ=DAILY",
+        "FREQ=DAILY;COUNT=53",
+        "FREQ=DAILY;UNTIL=20270101",
+        "FREQ=DAILY;COUNT=3;UNTIL=20260401",
+        "FREQ=DAILY;COUNT=0",
+        "FREQ=DAILY;COUNT=3;INTERVAL=0",
+        "FREQ=HOURLY;COUNT=3",
+        "FREQ=WEEKLY;BYDAY=MO;COUNT=3",
+        "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30;COUNT=2",
+        "FREQ=DAILY;UNTIL=20261399",
+        "FREQ=DAILY;BYDAY=XX;COUNT=2",
+        "FREQ=DAILY;COUNT=2;NONSENSE=1",
+        "nonsense",
+        "FREQ=DAILY;;COUNT=1",
+    ],
+)
+def test_what_is_no_rule(rule: str) -> None:
+    with pytest.raises(KalendsError) as caught:
+        local(rule, "2026-03-20T10:00")
+    assert (caught.value.status, caught.value.fields[0].pointer) == (422, "#/recurrence/rrule")
+
+
+def test_starts_past_every_window() -> None:
+    with pytest.raises(KalendsError) as caught:
+        local("FREQ=YEARLY;COUNT=5", "2026-03-20T10:00")
+    assert (caught.value.code, caught.value.extra["rule"]) == ("slot_not_offered", "window")
+
+
+async def test_the_same_key_gives_the_same_series(client: Client, quotes: AlwaysOpen) -> None:
+    first: Any = await client.book(key="k", recurrence=DAILY)
+    again = await client.book(key="k", recurrence=DAILY)
+    assert again.body == first.body
+    assert len((await client.list())["data"]) == 3
