@@ -1,0 +1,132 @@
+"""The webhooks service: settings -> adapters -> handlers -> serve. Role `dispatch` makes events and serves, `deliver` sends."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from kalends_shared import events_rpc, telemetry
+from kalends_shared.backends import open_backends
+from kalends_shared.consumer import Consumer
+from kalends_shared.net import Policy
+from kalends_shared.rpc import RpcClient, RpcServer
+from kalends_shared.seal import Keyring
+from kalends_shared.service import Service, run
+from kalends_webhooks import rpc
+from kalends_webhooks.delivery.dialing import Dialer
+from kalends_webhooks.delivery.http1 import Client as HttpClient
+from kalends_webhooks.delivery.job import Lane
+from kalends_webhooks.delivery.sender import Sender
+from kalends_webhooks.delivery.targets import Targets
+from kalends_webhooks.delivery.worker import Worker
+from kalends_webhooks.dispatch import Dispatcher
+from kalends_webhooks.handlers.changes import Changes
+from kalends_webhooks.handlers.deliveries import Deliveries
+from kalends_webhooks.handlers.disabling import Disabling
+from kalends_webhooks.handlers.settling import Settling
+from kalends_webhooks.handlers.webhooks import Webhooks
+from kalends_webhooks.schema import SCHEMA
+from kalends_webhooks.settings import WebhooksSettings
+from kalends_webhooks.subscribers import Subscribers
+from kalends_webhooks.upkeep import Upkeep
+
+RESOLVERS = 128
+SOURCES = ("booking", "calendar")
+DUE = "kalends.nudge.deliveries"
+CHANGED = "kalends.nudge.changes"
+
+
+class Nudges:
+    """Tells workers of lanes with something due, and the gateways of accounts with news; any of it may be lost."""
+
+    def __init__(self, bus: Client) -> None:
+        self._bus = bus
+        self.worker: Worker | None = None
+
+    async def send(self, lanes: Collection[Lane], tenants: Collection[str]) -> None:
+        if self.worker is not None:
+            self.worker.wake(lanes)
+        try:
+            if lanes:
+                await self._bus.publish(DUE, msgspec.json.encode(list(lanes)))
+            for tenant in tenants:
+                await self._bus.publish(f"{CHANGED}.{tenant}")
+        except nats_errors.Error:
+            telemetry.log("nudge.lost", "warning")
+
+    async def due(self, lane: Lane) -> None:
+        await self.send([lane], [])
+
+    async def hear(self, message: Msg) -> None:
+        if self.worker is not None:
+            self.worker.wake(msgspec.json.decode(message.data, type=list[Lane]))
+
+
+async def main(service: Service[WebhooksSettings]) -> None:
+    settings = service.settings
+    db, bus = await open_backends(service, SCHEMA)
+    nudges = Nudges(bus)
+    keyring = Keyring.parse(settings.secret_key)
+    policy = Policy(settings.allow_addresses, allow_http=settings.webhooks_allow_http)
+    brand = settings.headers()
+
+    if settings.role in {"all", "deliver"}:
+        # Names are resolved in threads; a name server that hangs must not keep those of other receivers waiting.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(RESOLVERS, "resolve"))
+        client = HttpClient(Dialer(policy, proxy=settings.proxy()))
+        worker = Worker(
+            db,
+            Targets(db, keyring, policy),
+            Sender(client, brand),
+            Disabling(db, nudges.send).follow,
+            places=settings.webhooks_concurrency,
+        )
+        nudges.worker = worker
+        await bus.subscribe(DUE, cb=nudges.hear)
+        service.supervise("worker", worker.run)
+
+    if settings.role in {"all", "dispatch"}:
+        client_rpc = RpcClient(bus)
+        sources = {}
+        for source in SOURCES:
+            events_after = events_rpc.over_rpc(client_rpc, source)
+            dispatcher = Dispatcher(Subscribers(), nudges.send, nudges.worker)
+            consumer = Consumer(
+                "webhooks",
+                source,
+                db,
+                bus,
+                events_after,
+                dispatcher.apply,
+                dispatcher.after_commit,
+            )
+            sources[source] = (events_after, consumer.watch)
+            service.supervise(f"consumer {source}", consumer.run)
+        service.supervise("upkeep", Upkeep(db, settings.webhooks_log_days).run)
+        webhooks = Webhooks(db, keyring, policy, brand, settings.webhooks_profile, Settling(db, sources))
+        watches = {source: watch for source, (_, watch) in sources.items()}
+        server = RpcServer(bus, "webhooks", rpc.handlers(webhooks, Deliveries(db, nudges.due), Changes(db, watches)))
+        await server.start()
+        service.defer(server.stop)
+
+
+def take_role(arguments: list[str]) -> list[str]:
+    """`--role deliver` is KALENDS_ROLE by another way; returns what is left of the arguments."""
+    parser = argparse.ArgumentParser(prog="kalends_webhooks", add_help=False)
+    parser.add_argument("--role", choices=("all", "dispatch", "deliver"))
+    known, rest = parser.parse_known_args(arguments)
+    if known.role is not None:
+        os.environ["KALENDS_ROLE"] = known.role
+    return rest
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = take_role(sys.argv[1:])
+    run("webhooks", WebhooksSettings, main)

@@ -1,0 +1,34 @@
+"""One delivery in the hands of a worker."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from msgspec import Struct
+
+
+class Lane(NamedTuple):
+    """One endpoint's part of the queue."""
+
+    tenant_id: str
+    webhook_id: str
+
+
+class Job(Struct, kw_only=True):
+    """A claimed delivery with the event that it carries. `log` is the JSON list of the attempts so far.
+
+    `subscription_version` is None where the subscription is gone.
+    """
+
+    lane: Lane
+    id: str
+    claim: str
+    event_id: str
+    type: str
+    created_at: datetime
+    data: bytes
+    attendees: bytes | None
+    traceparent: str | None
+    subscription_version: int | None
+    attempts: int = 0
+    log: bytes = b"[]"
+    forced: bool = False

@@ -1,0 +1,155 @@
+"""Deliveries: list, read, retry; samples by `test`; and past events again by `replay`."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from kalends_shared import lists
+from kalends_shared.contracts import ids
+from kalends_shared.contracts.call import Call, Reply, encoded
+from kalends_shared.contracts.decode import decode, query
+from kalends_shared.contracts.errors import KalendsError, not_found
+from kalends_shared.contracts.webhooks import DeliveriesQuery, Delivery, Replayed, ReplayIn, TestIn
+from kalends_shared.db import Connection, Database
+from kalends_shared.idempotency import idempotent
+from kalends_webhooks.delivery.job import Lane
+from kalends_webhooks.domain import facts
+from kalends_webhooks.domain.samples import sample
+from kalends_webhooks.domain.subscription import Subscription, wants
+from kalends_webhooks.store import deliveries, feed, queue, subscriptions
+
+REPLAY_MOST: Final = 20_000
+REPLAY_CHUNK: Final = 1_000
+
+Due = Callable[[Lane], Awaitable[None]]
+
+
+class ById(Struct):
+    """What lists of deliveries are sorted by: ids begin with the time of their making."""
+
+    id: str
+
+
+class Deliveries:
+    """The handlers of deliveries; `due` tells workers of a lane that has something due."""
+
+    def __init__(self, db: Database, due: Due) -> None:
+        self._db, self._due = db, due
+
+    async def list(self, call: Call) -> Reply:
+        webhook_id = call.params["id"]
+        asked = query(call.query, DeliveriesQuery)
+        window = lists.window(asked, ById)
+        if not await subscriptions.exists(self._db.pool, call.tenant, webhook_id):
+            raise not_found("This webhook")
+        after = window.after.id if window.after else None
+        rows = await deliveries.page(self._db.pool, call.tenant, webhook_id, asked, after, window.take, window.offset)
+        total = None
+        if window.numbered:
+            total = await deliveries.count(self._db.pool, call.tenant, webhook_id, asked)
+        return Reply(body=lists.answer(window, rows, key=_key, encode=msgspec.json.encode, total=total))
+
+    async def get(self, call: Call) -> Reply:
+        return Reply(body=await self._one(self._db.pool, call))
+
+    async def retry(self, call: Call) -> Reply:
+        async def again(conn: Connection) -> Reply:
+            before = await self._one(conn, call)
+            if not await subscriptions.exists(conn, call.tenant, before.webhook_id):
+                raise not_found("The webhook of this delivery")
+            await deliveries.retry(conn, call.tenant, before.id)
+            return Reply(status=202, body=await self._one(conn, call))
+
+        reply = await idempotent(self._db, call, again)
+        await self._due(Lane(call.tenant, msgspec.json.decode(encoded(reply.body), type=_Of).webhook_id))
+        return reply
+
+    async def test(self, call: Call) -> Reply:
+        asked = decode(call.body, TestIn)
+
+        async def make(conn: Connection) -> Reply:
+            subscription = await self._subscription(conn, call)
+            drafted = sample(asked.type, subscription, call.now)
+            seq = await feed.sample(conn, drafted, call.now)
+            delivery_id = ids.new_id("dlv")
+            await queue.add(conn, call.tenant, subscription.id, "test", [(seq, delivery_id)])
+            made = await deliveries.one(conn, call.tenant, delivery_id)
+            return Reply(status=202, body=made, location=f"/deliveries/{delivery_id}")
+
+        reply = await idempotent(self._db, call, make)
+        await self._due(Lane(call.tenant, call.params["id"]))
+        return reply
+
+    async def replay(self, call: Call) -> Reply:
+        asked = decode(call.body, ReplayIn)
+
+        async def make(conn: Connection) -> Reply:
+            subscription = await self._subscription(conn, call)
+            made = await _replay(conn, subscription, asked)
+            return Reply(status=202, body=Replayed(webhook_id=subscription.id, deliveries=made))
+
+        reply = await idempotent(self._db, call, make)
+        await self._due(Lane(call.tenant, call.params["id"]))
+        return reply
+
+    async def _subscription(self, conn: Connection, call: Call) -> Subscription:
+        found = await subscriptions.one(conn, call.tenant, call.params["id"])
+        if found is None:
+            raise not_found("This webhook")
+        return found
+
+    async def _one(self, conn: "Connection | Any", call: Call) -> Delivery:
+        found = await deliveries.one(conn, call.tenant, call.params["id"])
+        if found is None:
+            raise not_found("This delivery")
+        return found
+
+
+class _Of(Struct):
+    webhook_id: str
+
+
+async def _replay(conn: Connection, subscription: Subscription, asked: ReplayIn) -> int:
+    """Queues the events of a range once more, those that the subscription is for; returns how many.
+
+    Raises:
+        KalendsError: `validation_failed` where there are too many for one call.
+    """
+    name = ids.new_id("rpl")
+    named = set(asked.events or ("*",))
+    after, made = 0, 0
+    while True:
+        found = await deliveries.replayable(
+            conn,
+            subscription.tenant_id,
+            subscription.id,
+            after,
+            REPLAY_CHUNK,
+            asked.only_failed,
+            asked.start_at,
+            asked.end_at,
+        )
+        if not found:
+            return made
+        after = found[-1].seq
+        chosen = [
+            one.seq
+            for one in found
+            if ("*" in named or one.type in named) and wants(subscription, facts.traits(one.type, one.data))
+        ]
+        made += len(chosen)
+        if made > REPLAY_MOST:
+            raise KalendsError(
+                "validation_failed",
+                f"This would be more than {REPLAY_MOST} deliveries; replay a shorter range at a time.",
+            )
+        delivery_ids = sorted(ids.new_id("dlv") for _ in chosen)
+        await queue.add(
+            conn, subscription.tenant_id, subscription.id, name, list(zip(chosen, delivery_ids, strict=True))
+        )
+
+
+def _key(row: Delivery) -> ById:
+    return ById(row.id)

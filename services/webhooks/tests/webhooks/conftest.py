@@ -1,0 +1,39 @@
+"""Real parts: a migrated database with the schemas of booking and webhooks, JetStream, a receiver."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from kalends_shared.migrations import Schema
+from kalends_webhooks.schema import SCHEMA
+
+from .receiver import Receiver
+from .rig import BOOKING, Rig
+
+
+@pytest.fixture(scope="session")
+def schemas() -> Sequence[Schema]:
+    return (SCHEMA, BOOKING)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as made:
+        yield made
+
+
+@pytest.fixture
+async def rig(database_url: str, nats_url: str) -> AsyncIterator[Rig]:
+    """Booking's event store and relay, and a whole webhooks service in this process."""
+    made = await Rig.open(database_url, nats_url)
+    async with made.running():
+        yield made
+    await made.close()
+
+
+@pytest.fixture
+async def still(database_url: str, nats_url: str) -> AsyncIterator[Rig]:
+    """The same with nothing running yet."""
+    made = await Rig.open(database_url, nats_url)
+    yield made
+    await made.close()

@@ -1,0 +1,247 @@
+"""From an event in booking's store to a receiver, on real parts."""
+
+import hashlib
+import hmac
+import itertools
+from datetime import UTC, datetime
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+from svix.webhooks import Webhook as SvixWebhook
+
+from kalends_shared.testkit.waiting import eventually_async
+
+from .making import person, state
+from .receiver import Got, Receiver
+from .rig import Rig
+
+
+async def test_a_booking_arrives_signed_and_is_logged(rig: Rig, receiver: Receiver):
+    webhook = await rig.subscribe(receiver.url())
+    booking = await rig.book()
+    created, confirmed = sorted(await receiver.wait(2), key=lambda got: got.json["type"], reverse=True)
+    assert (created.json["type"], confirmed.json["type"]) == ("booking.created", "booking.confirmed")
+    assert confirmed.json["data"]["booking"]["id"] == booking.id
+    assert confirmed.json["data"]["booking"]["booker_name"] == "Ada Lovelace King"
+    for got in (created, confirmed):
+        assert got.headers["webhook-id"] == got.json["id"]
+        assert got.headers["content-type"] == "application/json"
+        Webhook(webhook["secret"]).verify(got.body, got.headers)
+        SvixWebhook(webhook["secret"]).verify(got.body, got.headers)
+        at = got.headers["webhook-timestamp"]
+        signed = hmac.new(webhook["secret"].encode(), f"{at}.".encode() + got.body, hashlib.sha256).hexdigest()
+        assert got.headers["kalends-signature"] == f"t={at},v1={signed}"
+    log = await rig.ended(webhook, 2)
+    assert {one["event_id"] for one in log} == {created.json["id"], confirmed.json["id"]}
+    for one in log:
+        assert (one["status"], len(one["attempts"]), one["next_attempt_at"]) == ("succeeded", 1, None)
+        attempt = one["attempts"][0]
+        assert (attempt["status_code"], attempt["error"], attempt["response_head"]) == (200, None, "ok")
+        sent = next(got for got in (created, confirmed) if got.json["id"] == one["event_id"])
+        assert {name.lower(): value for name, value in attempt["request_headers"].items()} == sent.headers
+        assert await rig.ask("get_delivery", id=one["id"]) == one
+
+
+async def test_the_trace_of_the_request_reaches_the_receiver(rig: Rig, receiver: Receiver):
+    await rig.subscribe(receiver.url())
+    await rig.book()
+    for got in await receiver.wait(2):
+        assert got.headers["traceparent"].split("-")[1] == "ab" * 16
+
+
+async def test_only_who_asked_is_told_and_no_other_account(rig: Rig, receiver: Receiver):
+    await rig.subscribe(receiver.url("/cancelled"), ["booking.cancelled"])
+    await rig.subscribe(receiver.url("/other"), tenant="acc_test-test")
+    await rig.subscribe(receiver.url("/gold"), ["booking.confirmed"], filters={"metadata": {"plan": "gold"}})
+    await rig.subscribe(receiver.url("/lead"), ["booking.confirmed"], filters={"metadata": {"plan": "lead"}})
+    booking = await rig.book()
+    await rig.append("booking.cancelled", state(id=booking.id, status="cancelled"))
+    await receiver.wait(1, "/cancelled")
+    await receiver.wait(1, "/gold")
+    await rig.caught_up()
+    assert (receiver.at("/other"), receiver.at("/lead")) == ([], [])
+    assert receiver.types("/cancelled") == ["booking.cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "first", "header"),
+    [
+        ("kalends", "id", "kalends-signature"),
+        ("timestamped", "id", "kalends-signature"),
+        ("sha256-prefixed", "id", "x-kalends-signature"),
+        ("hex", "id", "x-kalends-signature"),
+        ("sha256-bare", "trigger", "x-kalends-signature-256"),
+    ],
+)
+async def test_profiles(rig: Rig, receiver: Receiver, profile: str, first: str, header: str):
+    webhook = await rig.subscribe(receiver.url(), ["booking.created"], profile=profile)
+    await rig.book()
+    got = (await receiver.wait(1))[0]
+    assert next(iter(got.json)) == first
+    signed = got.body
+    if profile in {"kalends", "timestamped"}:
+        signed = f"{got.headers['webhook-timestamp']}.".encode() + signed
+    assert hmac.new(webhook["secret"].encode(), signed, hashlib.sha256).hexdigest() in got.headers[header]
+    Webhook(webhook["secret"]).verify(got.body, got.headers)
+
+
+async def test_a_failure_is_tried_again_by_the_schedule_with_the_same_id(rig: Rig, receiver: Receiver):
+    webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"], retry_schedule=[1, 2])
+    receiver.answer = lambda _: (503, {}, b"not now") if len(receiver.got) < 3 else (200, {}, b"")
+    await rig.book()
+    got = await receiver.wait(3)
+    gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(got)]
+    assert 0.8 <= gaps[0] <= 1.7
+    assert 1.6 <= gaps[1] <= 3.0
+    assert len({one.headers["webhook-id"] for one in got}) == 1
+    assert len({one.body for one in got}) == 1
+    log = (await rig.ended(webhook))[0]
+    assert [(one["status_code"], one["response_head"]) for one in log["attempts"]] == [
+        (503, "not now"),
+        (503, "not now"),
+        (200, ""),
+    ]
+    assert (log["status"], log["version"]) == ("succeeded", 4)
+
+
+async def test_while_it_waits_it_tells_when_it_goes_on_and_after_the_last_it_has_failed(rig: Rig, receiver: Receiver):
+    webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"], retry_schedule=[2])
+    receiver.answer = lambda _: (500, {}, b"")
+    await rig.book()
+    await receiver.wait(1)
+
+    async def waits() -> bool:
+        return (await rig.deliveries(webhook))[0]["next_attempt_at"] is not None
+
+    await eventually_async(waits)
+    waiting = (await rig.deliveries(webhook))[0]
+    assert (waiting["status"], len(waiting["attempts"])) == ("pending", 1)
+    due = datetime.fromisoformat(waiting["next_attempt_at"])
+    assert 0 < (due - datetime.now(UTC)).total_seconds() < 2.5
+    log = (await rig.ended(webhook))[0]
+    assert (log["status"], len(log["attempts"]), log["next_attempt_at"]) == ("failed", 2, None)
+
+
+async def test_retry_after_is_heeded(rig: Rig, receiver: Receiver):
+    await rig.subscribe(receiver.url(), ["booking.confirmed"], retry_schedule=[1])
+    receiver.answer = lambda _: (429, {"Retry-After": "3"}, b"") if len(receiver.got) < 2 else (200, {}, b"")
+    await rig.book()
+    got = await receiver.wait(2)
+    assert got[1].at - got[0].at >= 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [((410, {}, b""), "gone"), ((500, {"webhook-delivery": "disable"}, b""), "receiver_asked")],
+)
+async def test_a_receiver_that_is_gone_is_disabled_and_the_others_hear_of_it(
+    rig: Rig, receiver: Receiver, answer: tuple[int, dict[str, str], bytes], reason: str
+):
+    def answered(got: Got) -> tuple[int, dict[str, str], bytes]:
+        return answer if got.path == "/gone" else (200, {}, b"")
+
+    receiver.answer = answered
+    gone = await rig.subscribe(receiver.url("/gone"), ["booking.confirmed"])
+    await rig.subscribe(receiver.url("/other"), ["webhook.disabled"])
+    await rig.book()
+    told = (await receiver.wait(1, "/other"))[0].json
+    assert (told["type"], told["data"]["reason"], told["data"]["webhook"]["id"]) == (
+        "webhook.disabled",
+        reason,
+        gone["id"],
+    )
+    assert told["data"]["webhook"]["secret"] is None
+    shown = await rig.ask("get_webhook", id=gone["id"])
+    assert (shown["enabled"], shown["disabled_reason"]) == (False, reason)
+    assert [one["type"] for one in await rig.changes()] == ["booking.created", "booking.confirmed", "webhook.disabled"]
+    assert (await rig.ended(gone))[0]["status"] == "failed"
+    await rig.book()
+    await rig.caught_up()
+    assert len(await rig.deliveries(gone)) == 1
+    revived = await rig.ask("patch_webhook", {"enabled": True}, id=gone["id"])
+    assert (revived["enabled"], revived["disabled_reason"]) == (True, None)
+
+
+async def test_abort_message_ends_the_delivery_alone(rig: Rig, receiver: Receiver):
+    webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"])
+    receiver.answer = lambda _: (500, {"Webhook-Delivery": "abort-message"}, b"")
+    await rig.book()
+    assert (await rig.ended(webhook))[0]["status"] == "failed"
+    assert (await rig.ask("get_webhook", id=webhook["id"]))["enabled"]
+
+
+async def test_a_redirect_is_a_failure_and_is_not_followed(rig: Rig, receiver: Receiver):
+    webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"], retry_schedule=[])
+    receiver.answer = lambda _: (302, {"Location": receiver.url("/elsewhere")}, b"")
+    await rig.book()
+    log = (await rig.ended(webhook))[0]
+    assert (log["status"], log["attempts"][0]["error"], receiver.at("/elsewhere")) == ("failed", "redirect", [])
+
+
+async def test_five_days_of_failure_disable(rig: Rig, receiver: Receiver):
+    webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"], retry_schedule=[])
+    receiver.answer = lambda _: (500, {}, b"")
+    await rig.book()
+    await rig.ended(webhook)
+    assert await rig.value("SELECT now() - failing_since < interval '1 minute' FROM subscriptions")
+    await rig.db.pool.execute("UPDATE subscriptions SET failing_since = now() - interval '5 days'")
+    rig.worker._follow.__self__._looked.clear()  # type: ignore[attr-defined]  # what was looked at a moment ago
+    await rig.book()
+    await rig.ended(webhook, 2)
+
+    async def disabled() -> bool:
+        return not (await rig.ask("get_webhook", id=webhook["id"]))["enabled"]
+
+    await eventually_async(disabled)
+    assert (await rig.ask("get_webhook", id=webhook["id"]))["disabled_reason"] == "failing"
+
+
+async def test_a_success_ends_the_count_of_days(rig: Rig, receiver: Receiver):
+    webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"], retry_schedule=[1])
+    receiver.answer = lambda _: (500, {}, b"") if len(receiver.got) < 2 else (200, {}, b"")
+    await rig.book()
+    await rig.ended(webhook)
+    assert await rig.value("SELECT failing_since FROM subscriptions") is None
+
+
+async def test_previous_attendee_data_is_told(rig: Rig, receiver: Receiver):
+    booking = await rig.book()
+    await rig.subscribe(receiver.url())
+    rig.people["v_new"] = person(booking, name="Ada King")
+    after = state(id=booking.id, person_id=booking.person_id, person_version="v_new")
+    await rig.append(
+        "booking.updated",
+        after,
+        {"previous": None, "person_version": "v_new", "previous_person_version": booking.person_version},
+    )
+    got = (await receiver.wait(1))[0].json["data"]
+    assert (got["booking"]["booker_name"], got["previous"]) == ("Ada King", {"booker_name": "Ada Lovelace King"})
+
+
+async def test_erasure_empties_what_is_still_to_be_sent(rig: Rig, receiver: Receiver):
+    webhook = await rig.subscribe(receiver.url(), ["booking.confirmed", "person.erased"], retry_schedule=[2])
+    receiver.answer = lambda got: (
+        (500, {}, b"") if got.json["type"] == "booking.confirmed" and len(receiver.got) == 1 else (200, {}, b"")
+    )
+    booking = await rig.book()
+    first = (await receiver.wait(1))[0]
+    assert first.json["data"]["booking"]["booker_email"] == "ada@example.test"
+    await rig.append("person.erased", booking.person_id)
+    await rig.ended(webhook, 2)
+    told, again = receiver.got[1], receiver.got[2]
+    assert told.json["data"] == {"person": {"id": booking.person_id}}
+    assert again.json["id"] == first.json["id"]
+    emptied = again.json["data"]["booking"]
+    assert (emptied["booker_name"], emptied["booker_email"], emptied["guests"], emptied["answers"]) == (
+        None,
+        None,
+        [],
+        {},
+    )
+    assert await rig.value("SELECT count(*) FROM public_events WHERE attendees IS NOT NULL") == 0
+    # What comes late is emptied too: an event that waited in dead letters, say.
+    await rig.append(
+        "booking.cancelled", state(id=booking.id, person_id=booking.person_id, person_version=booking.person_version)
+    )
+    await rig.caught_up()
+    assert await rig.value("SELECT count(*) FROM public_events WHERE attendees IS NOT NULL") == 0

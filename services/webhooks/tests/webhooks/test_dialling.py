@@ -1,0 +1,183 @@
+"""Where connections lead: TLS held to the name, names that change their answer, and the operator's proxy."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from kalends_shared.net import AddressNotAllowedError, Policy
+from kalends_webhooks.delivery.dialing import Dialer, Proxy
+from kalends_webhooks.delivery.http1 import Client, Failed, parse_url
+
+from .receiver import Receiver
+from .rig import POLICY
+
+REQUEST = b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Names(Policy):
+    """Resolves test names, as a resolver under somebody's control would."""
+
+    def __init__(self, answers: dict[str, list[str]], allow: tuple[str, ...] = ("127.0.0.0/8",)) -> None:
+        super().__init__(allow, allow_http=True)
+        self.answers = answers
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        assert port
+        allowed = [one for one in self.answers[host] if self.allows(ip_address(one))]
+        if not allowed:
+            raise AddressNotAllowedError(host)
+        return allowed
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Of hook.test, signed by itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hook.test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("hook.test")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    file = tmp_path / "hook.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+@asynccontextmanager
+async def tls_receiver(certificate: Path) -> AsyncIterator[int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"{}"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecure")
+        except (asyncio.IncompleteReadError, OSError):
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+@asynccontextmanager
+async def proxy_server(seen: list[str], refuse: bool = False) -> AsyncIterator[int]:
+    """A CONNECT proxy that keeps what it was asked."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        seen.append(head)
+        if refuse:
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            writer.close()
+            return
+        host, _, port = head.split(" ")[1].rpartition(":")
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def test_tls_is_held_to_the_name(certificate: Path):
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    async with tls_receiver(certificate) as port:
+        names = Names({"hook.test": ["127.0.0.1"], "other.test": ["127.0.0.1"]})
+        client = Client(Dialer(names, trusting))
+        assert (await client.post(parse_url(f"https://hook.test:{port}/"), REQUEST, 5)).head == b"secure"
+        with pytest.raises(Failed, match="certificate_not_valid"):
+            await client.post(parse_url(f"https://other.test:{port}/"), REQUEST, 5)
+        with pytest.raises(Failed, match="certificate_not_valid"):
+            await Client(Dialer(names)).post(parse_url(f"https://hook.test:{port}/"), REQUEST, 5)
+        client.close()
+
+
+async def test_of_a_names_addresses_only_the_allowed_are_dialled(receiver: Receiver):
+    names = Names({"mixed.test": ["10.0.0.1", "::1", "127.0.0.1"], "inside.test": ["10.0.0.1", "169.254.169.254"]})
+    client = Client(Dialer(names))
+    url = f"http://mixed.test:{receiver.port}/hook"
+    assert (await client.post(parse_url(url), REQUEST, 5)).status == 200
+    with pytest.raises(Failed, match="address_not_allowed"):
+        await client.post(parse_url(f"http://inside.test:{receiver.port}/hook"), REQUEST, 5)
+    client.close()
+
+
+async def test_a_name_that_changes_its_answer_leads_nowhere_new(receiver: Receiver):
+    names = Names({"moving.test": ["127.0.0.1"]})
+    client = Client(Dialer(names))
+    url = parse_url(f"http://moving.test:{receiver.port}/hook")
+    assert (await client.post(url, REQUEST, 5)).status == 200
+    names.answers["moving.test"] = ["10.0.0.1"]
+    assert (await client.post(url, REQUEST, 5)).status == 200, "the kept connection leads where it was checked"
+    client.close()
+    with pytest.raises(Failed, match="address_not_allowed"):
+        await client.post(url, REQUEST, 5)
+
+
+async def test_a_proxy_is_told_checked_addresses_and_never_a_name(receiver: Receiver, certificate: Path):
+    seen: list[str] = []
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    names = Names({"hook.test": ["127.0.0.1"], "inside.test": ["10.0.0.1"]})
+    async with proxy_server(seen) as proxy_port, tls_receiver(certificate) as tls_port:
+        client = Client(Dialer(names, trusting, Proxy.parse(f"http://me:p%40ss@127.0.0.1:{proxy_port}")))
+        plain = parse_url(f"http://hook.test:{receiver.port}/hook")
+        assert [(await client.post(plain, REQUEST, 5)).status for _ in range(2)] == [200, 200]
+        assert (await client.post(parse_url(f"https://hook.test:{tls_port}/"), REQUEST, 5)).head == b"secure"
+        with pytest.raises(Failed, match="address_not_allowed"):
+            await client.post(parse_url(f"http://inside.test:{receiver.port}/hook"), REQUEST, 5)
+        client.close()
+    assert [head.split("\r\n")[0] for head in seen] == [
+        f"CONNECT 127.0.0.1:{receiver.port} HTTP/1.1",
+        f"CONNECT 127.0.0.1:{tls_port} HTTP/1.1",
+    ]
+    assert "Proxy-Authorization: Basic bWU6cEBzcw==" in seen[0]
+    assert "hook.test" not in "".join(seen)
+
+
+async def test_a_proxy_that_refuses_or_is_away_is_named(receiver: Receiver, unused_tcp_port: int):
+    url = parse_url(receiver.url())
+    async with proxy_server([], refuse=True) as port:
+        for proxy in (port, unused_tcp_port):
+            client = Client(Dialer(POLICY, proxy=Proxy.parse(f"http://127.0.0.1:{proxy}")))
+            with pytest.raises(Failed, match="proxy_failed"):
+                await client.post(url, REQUEST, 5)
+    assert receiver.got == []
+
+
+@pytest.mark.parametrize("text", ["https://p:1", "p:3128", "http://", "http://p/path", "socks5://p:1"])
+def test_what_is_no_proxy_is_told(text: str):
+    with pytest.raises(ValueError, match="proxy"):
+        Proxy.parse(text)
+
+
+def test_urls_are_taken_apart():
+    one = parse_url("https://bücher.example:8443/a b/ü?x=1&y=é#part")
+    assert (one.origin.host, one.origin.port, one.origin.tls) == ("xn--bcher-kva.example", 8443, True)
+    assert (one.authority, one.target) == ("xn--bcher-kva.example:8443", "/a%20b/%C3%BC?x=1&y=%C3%A9")
+    two = parse_url("http://[::1]/")
+    assert (two.origin.host, two.origin.port, two.authority, two.target) == ("::1", 80, "[::1]", "/")

@@ -1,0 +1,76 @@
+"""A long queue of one account is not in the way of another's, nor one endpoint's in that of the next."""
+
+import asyncio
+
+from kalends_shared.testkit import scale
+from kalends_shared.testkit.waiting import eventually_async
+
+from .making import TENANT
+from .receiver import Receiver
+from .rig import Rig
+
+OTHER = "acc_other-live"
+BACKLOG = """
+INSERT INTO queue (tenant_id, id, webhook_id, seq, event_id, event_type, stream_id, replay, due_at)
+SELECT p.tenant_id, 'dlv_' || substr(md5($1 || n), 1, 26), $1, p.seq, p.id, p.type, p.stream_id, n::text, now()
+FROM public_events p, generate_series(1, $2::integer) AS n
+WHERE p.tenant_id = $3 AND p.type = 'booking.confirmed'
+"""
+
+
+async def pile(rig: Rig, url: str, count: int) -> str:
+    """A webhook with so many deliveries due."""
+    webhook = await rig.subscribe(url, ["booking.cancelled"])
+    await rig.db.pool.execute(BACKLOG, webhook["id"], count, TENANT)
+    return str(webhook["id"])
+
+
+async def waiting(rig: Rig, webhook_id: str) -> int:
+    return int(await rig.value("SELECT count(*) FROM queue WHERE webhook_id = $1", webhook_id))
+
+
+async def test_behind_anothers_long_queue_a_new_one_goes_out_at_once(still: Rig, receiver: Receiver):
+    receiver.delay = 0.005
+    many = scale.count(reduced=20_000, full=100_000)
+    async with still.running(still.relay, still.consumer):
+        await still.book()
+        await still.caught_up()
+        piled = await pile(still, receiver.url("/piled"), many)
+        second = await pile(still, receiver.url("/piled-2"), 2_000)
+        await still.subscribe(receiver.url("/other"), ["booking.confirmed"], tenant=OTHER)
+        mine = await still.subscribe(receiver.url("/mine"), ["booking.confirmed"])
+        async with still.running(still.worker):
+            await receiver.wait(500, "/piled")
+            before = len(receiver.at("/piled"))
+            for path, tenant in (("/other", OTHER), ("/mine", TENANT)):
+                await still.book(tenant=tenant)
+                await receiver.wait(1, path)
+            between = len(receiver.at("/piled")) - before
+            assert between < many // 10, "it went out while the others still waited"
+            assert await waiting(still, piled) > many // 2
+            assert len(receiver.at("/piled-2")) >= 200, "nor does one endpoint wait for the other"
+            assert len(await still.ended(mine)) == 1
+            await still.db.pool.execute("DELETE FROM queue WHERE webhook_id = ANY ($1)", [piled, second])
+
+            async def quiet() -> bool:
+                return still.worker._lanes.held == 0
+
+            await eventually_async(quiet)
+
+
+async def test_a_retry_comes_on_time_behind_a_long_queue(still: Rig, receiver: Receiver):
+    receiver.delay = 0.005
+    receiver.answer = lambda got: (500 if got.path == "/fails" and len(receiver.at("/fails")) == 1 else 200, {}, b"")
+    async with still.running(still.relay, still.consumer):
+        await still.book()
+        await still.caught_up()
+        piled = await pile(still, receiver.url("/piled"), 20_000)
+        await still.subscribe(receiver.url("/fails"), ["booking.confirmed"], retry_schedule=[1])
+        async with still.running(still.worker):
+            await receiver.wait(100, "/piled")
+            await still.book()
+            first, again = await receiver.wait(2, "/fails")
+            assert 0.8 <= again.at - first.at < 4
+            assert await waiting(still, piled) > 0
+            await still.db.pool.execute("DELETE FROM queue WHERE webhook_id = $1", piled)
+            await asyncio.sleep(0)
