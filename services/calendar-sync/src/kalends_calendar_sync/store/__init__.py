@@ -1,0 +1,1 @@
+"""SQL by table; every statement names its columns and its tenant."""
