@@ -1,0 +1,17 @@
+"""One module a command: `add(parser)` declares its arguments, `run(arguments)` does it and returns the exit code.
+
+Modules import what is heavy inside `run`, so that `kalends --help` and `kalends status` answer at once.
+"""
+
+from typing import Final
+
+COMMANDS: Final = {
+    "up": "start the local stack, or find the running one",
+    "down": "end the local stack, letting work in flight finish",
+    "status": "what runs, since when, where",
+    "logs": "what the processes say",
+    "migrate": "bring the database's schemas up to this release",
+    "keys": "make API keys",
+    "listen": "bring a test account's events to a receiver on this machine",
+    "doctor": "what ails the installation: events not applied, consumers that lag",
+}
