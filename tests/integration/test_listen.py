@@ -1,0 +1,62 @@
+"""`kalends listen`: events reach a receiver that only this machine can reach."""
+
+import asyncio
+import os
+import sys
+
+from harness.client import Client, booking, slot, until
+from harness.sink import Sink
+from harness.stack import Stack
+from standardwebhooks.webhooks import Webhook
+
+
+async def test_events_are_forwarded_signed_and_those_from_before_are_not(stack: Stack, api: Client, receiver: Sink):
+    made = await api.ok("POST", "/api-keys", {"name": "laptop", "mode": "test", "scopes": ["write"]})
+    async with Client(stack.urls, made["secret"]) as laptop:
+        kind = await laptop.event_type()
+        before = await laptop.call("POST", "/bookings", booking(kind, slot(1)))
+        assert before.status_code == 201
+
+        async def told() -> bool:
+            return before.json()["id"] in (await laptop.call("GET", "/changes")).text
+
+        await until(told, 15, "the first booking's events")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "kalends_cli", "listen", "--forward-to", receiver.url + "/local", "--event", "booking.confirmed"),
+            env=os.environ | {"KALENDS_URL": stack.urls[0], "KALENDS_API_KEY": made["secret"]},
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            assert b"test mode" in await asyncio.wait_for(process.stdout.readline(), 20)
+            secret = (await process.stdout.readline()).decode().split()[1]
+            later: list[str] = []
+
+            async def heard() -> bool:
+                """Books until the first event comes: when the stream is open is not told."""
+                answer = await laptop.call("POST", "/bookings", booking(kind, slot(2 + len(later))))
+                later.append(answer.json()["id"])
+                await asyncio.sleep(0.3)
+                return bool(receiver.got)
+
+            await until(heard, 30, "a forwarded event")
+            path, headers, body = receiver.got[0]
+            assert path == "/local"
+            Webhook(secret).verify(body, headers)
+            assert (await asyncio.wait_for(process.stdout.readline(), 10)).decode().split()[-1] == "200"
+            forwarded = set(receiver.bookings("booking.confirmed"))
+            assert forwarded <= set(later)
+            assert before.json()["id"] not in forwarded
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_live_key_is_refused_unless_it_is_meant(stack: Stack):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "kalends_cli", "listen", "--forward-to", "http://127.0.0.1:9/"),
+        env=os.environ | {"KALENDS_URL": stack.urls[0], "KALENDS_API_KEY": stack.key},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, problem = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, b"live key" in problem) == (1, True)
