@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from kalends_calendar_sync import vault
+from kalends_calendar_sync.handlers.common import GetHost, removed, shown, zone_of
 from kalends_calendar_sync.lifecycle import disconnect
 from kalends_calendar_sync.providers import SUPPORTED
 from kalends_calendar_sync.store import calendars, cursors, mirrors
@@ -15,10 +16,10 @@ from kalends_calendar_sync.store.calendars import Connected
 from kalends_shared import event_store, idempotency, lists, positions
 from kalends_shared.contracts import ids
 from kalends_shared.contracts.calendars import CalendarIn, CalendarPatch
-from kalends_shared.contracts.call import Call, Reply, check_match, etag
+from kalends_shared.contracts.call import Call, Reply, check_match
 from kalends_shared.contracts.decode import decode, patch, query
 from kalends_shared.contracts.endpoints import PageQuery
-from kalends_shared.contracts.errors import KalendsError, invalid, not_found
+from kalends_shared.contracts.errors import invalid, not_found
 from kalends_shared.db import Connection, Database
 from kalends_shared.event_store import Appended
 from kalends_shared.idempotency import idempotent
@@ -26,10 +27,8 @@ from kalends_shared.net import Policy, UrlNotAllowedError
 from kalends_shared.positions import PositionWatch
 from kalends_shared.seal import Keyring
 
-SOURCE: Final = "calendar"
 # Holds off the consumer of bookings, so that none is missed between it and a calendar that begins to be written to.
 HOLD_BOOKINGS: Final = "SELECT consumer_begin('booking', true)"
-GetHost = Callable[[Call, str], Awaitable[str]]
 
 
 class Newest(Struct):
@@ -64,7 +63,7 @@ class Calendars:
         if wanted.provider not in SUPPORTED:
             raise invalid("#/provider", "not_supported", f"{wanted.provider} is not supported yet")
         self._check_url(wanted.url)
-        zone = await self._zone(call, wanted.host_id)
+        zone = await zone_of(self._host_zone, call, wanted.host_id)
 
         async def insert(conn: Connection) -> Reply:
             calendar_id = ids.new_id("cal")
@@ -170,7 +169,7 @@ class Calendars:
             check_match(call, row.version)
             made = await disconnect(conn, call, row, {"reason": "asked"})
         await self._changed()
-        return Reply(status=204, position=positions.token(SOURCE, made.at))
+        return removed(made)
 
     async def sync(self, call: Call) -> Reply:
         """Has the calendar read at once, and tries again what was given up on writing into it."""
@@ -198,14 +197,6 @@ class Calendars:
         except UrlNotAllowedError as error:
             raise invalid("#/url", "url_not_allowed", str(error)) from error
 
-    async def _zone(self, call: Call, host_id: str) -> str:
-        try:
-            return await self._host_zone(call, host_id)
-        except KalendsError as error:
-            if error.code != "not_found":
-                raise
-            raise invalid("#/host_id", "not_found", "is not a host") from error
-
 
 def _writable(row: Connected) -> CalendarPatch:
     """What PATCH merges into; the password, which never comes out, counts as not given."""
@@ -219,13 +210,7 @@ def _writable(row: Connected) -> CalendarPatch:
 
 
 def _shown(row: Connected, made: Appended | None = None, *, status: int = 200, location: str | None = None) -> Reply:
-    return Reply(
-        status=status,
-        body=_encode(row),
-        etag=etag(row.version),
-        location=location,
-        position=positions.token(SOURCE, made.at) if made is not None else None,
-    )
+    return shown(_encode(row), row.version, made, status=status, location=location)
 
 
 def _encode(row: Connected) -> bytes:

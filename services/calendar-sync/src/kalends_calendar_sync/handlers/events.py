@@ -2,27 +2,25 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
 from kalends_calendar_sync.domain.busy import Interval, minutes
+from kalends_calendar_sync.handlers.common import GetHost, removed, shown, zone_of
 from kalends_calendar_sync.store import events
 from kalends_calendar_sync.store.events import Shown
 from kalends_shared import event_store, idempotency, lists, positions
 from kalends_shared.contracts import ids
 from kalends_shared.contracts.calendars import CalendarEventIn, CalendarEventsQuery
-from kalends_shared.contracts.call import Call, Reply, check_match, etag
+from kalends_shared.contracts.call import Call, Reply, check_match
 from kalends_shared.contracts.decode import decode, patch, query
-from kalends_shared.contracts.errors import KalendsError, invalid, not_found
+from kalends_shared.contracts.errors import KalendsError, not_found
 from kalends_shared.db import Connection, Database
 from kalends_shared.event_store import Appended
 from kalends_shared.idempotency import idempotent
 from kalends_shared.positions import PositionWatch
-
-SOURCE: Final = "calendar"
-GetHost = Callable[[Call, str], Awaitable[str]]
 
 
 class ByStart(Struct):
@@ -50,7 +48,7 @@ class Events:
             stored = await idempotency.find(self._db.pool, call, idempotency.request_hash(call.body))
             if stored is not None:
                 return stored
-        await self._check_host(call, wanted.host_id)
+        await zone_of(self._host_zone, call, wanted.host_id)
 
         async def insert(conn: Connection) -> Reply:
             row = Shown(
@@ -94,7 +92,7 @@ class Events:
         before = _own(await self._one(self._db.pool, call))
         wanted = patch(call.body, _writable(before))
         if wanted.host_id != before.host_id:
-            await self._check_host(call, wanted.host_id)
+            await zone_of(self._host_zone, call, wanted.host_id)
         async with self._db.transaction() as conn:
             await event_store.lock(conn, call.tenant, [before.id])
             row = _own(await self._one(conn, call))
@@ -126,21 +124,13 @@ class Events:
             row.version, row.updated_at = row.version + 1, call.now
             made = await events.delete(conn, call, row)
         await self._changed()
-        return Reply(status=204, position=positions.token(SOURCE, made.at))
+        return removed(made)
 
     async def _one(self, conn: "Connection | Any", call: Call) -> Shown:
         row = await events.find(conn, call.tenant, call.params["id"])
         if row is None:
             raise not_found("The event")
         return row
-
-    async def _check_host(self, call: Call, host_id: str) -> None:
-        try:
-            await self._host_zone(call, host_id)
-        except KalendsError as error:
-            if error.code != "not_found":
-                raise
-            raise invalid("#/host_id", "not_found", "is not a host") from error
 
 
 def _own(row: Shown) -> Shown:
@@ -173,13 +163,7 @@ def _writable(row: Shown) -> CalendarEventIn:
 
 
 def _shown(row: Shown, made: Appended | None = None, *, status: int = 200, location: str | None = None) -> Reply:
-    return Reply(
-        status=status,
-        body=_encode(row),
-        etag=etag(row.version),
-        location=location,
-        position=positions.token(SOURCE, made.at) if made is not None else None,
-    )
+    return shown(_encode(row), row.version, made, status=status, location=location)
 
 
 def _encode(row: Shown) -> bytes:
