@@ -361,7 +361,7 @@ async def main() -> None:
         bus = await nats.connect(server.url, "bench")
         stop = asyncio.Event()
         relay = asyncio.create_task(Relay("booking", db.url, db.schema, bus, enrich=enrich).run(stop))
-        source = RpcServer(bus, "booking", {events_rpc.METHOD: events_rpc.handler(db, "booking", enrich)})
+        source = RpcServer(bus, "booking", events_rpc.handlers(db, "booking", enrich))
         await source.start()
         bench = Bench(folder, postgres, bus, db, f"http://127.0.0.1:{port}", server.url)
         print(machine())

@@ -39,6 +39,7 @@ SELECT tenant_id, stream_id, version, tx, position, id, type, schema_version, oc
 FROM events
 WHERE (tx, position) > ($1, $2) AND tx < tail_horizon() ORDER BY tx, position LIMIT $3
 """
+LAST: Final = "SELECT tx, position FROM events ORDER BY tx DESC, position DESC LIMIT 1"
 RAISE_EPOCH: Final = """
 UPDATE epoch SET tx_offset = greatest(tx_offset, (SELECT coalesce(max(tx), 0) + 1 FROM events)
     - pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
@@ -223,6 +224,12 @@ async def tail(conn: Connection, after: Position, limit: int) -> list[Stored]:
     the server, so one that stays open holds it back.
     """
     return [Stored(*row) for row in await conn.fetch(TAIL, after.tx, after.position, limit)]
+
+
+async def last(conn: Connection) -> Position:
+    """Where the last committed event stands, also one that `tail` does not show yet; `0.0` where there is none."""
+    row = await conn.fetchrow(LAST)
+    return Position(*row) if row is not None else Position()
 
 
 def envelope(stored: Stored, source: str, previous: Position, people: dict[str, msgspec.Raw] | None = None) -> Envelope:

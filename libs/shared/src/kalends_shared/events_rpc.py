@@ -1,6 +1,6 @@
-"""`events_after`: a source's events out of its database, for consumers with a gap and for rebuilds.
+"""A source's events out of its database: `events_after`, for consumers with a gap and for rebuilds, and `last_event`.
 
-The service that owns the events serves it (`handler`), the others ask it (`over_rpc`).
+The service that owns the events serves both (`handlers`), the others ask (`over_rpc`, `last_over_rpc`).
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,12 @@ from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.events import Envelope
 from kalends_shared.db import Connection, Database
 from kalends_shared.event_store import Position
+from kalends_shared.positions import LastEvent
 from kalends_shared.projection import EventsAfter
 from kalends_shared.relay import Enrich, encoded
 
 METHOD: Final = "events_after"
+LAST: Final = "last_event"
 MAX_EVENTS: Final = 500
 MAX_BYTES: Final = 2 * 1024 * 1024
 SERVICES: Final = {"booking": "booking", "availability": "availability", "calendar": "calendar_sync"}
@@ -37,6 +39,17 @@ class EventsPage(msgspec.Struct, frozen=True):
     events: list[Envelope]
 
 
+class LastQuery(msgspec.Struct, frozen=True):
+    """Asks for the last event's place."""
+
+
+class Last(msgspec.Struct, frozen=True):
+    """Where the last committed event stands."""
+
+    tx: int
+    position: int
+
+
 class _Encoded(msgspec.Struct, frozen=True):
     events: list[msgspec.Raw]
 
@@ -49,8 +62,8 @@ async def read(
     return [msgspec.json.decode(body, type=Envelope) for _, body in await encoded(conn, rows, source, after, enrich)]
 
 
-def handler(db: Database, source: str, enrich: Enrich | None = None) -> rpc.Handler:
-    """Serves `events_after` of the service that owns `source`; `enrich` is the relay's."""
+def handlers(db: Database, source: str, enrich: Enrich | None = None) -> dict[str, rpc.Handler]:
+    """What the service that owns `source` serves, by method; `enrich` is the relay's."""
 
     async def events_after(call: Call) -> Reply:
         query = msgspec.json.decode(call.body, type=EventsQuery)
@@ -67,7 +80,11 @@ def handler(db: Database, source: str, enrich: Enrich | None = None) -> rpc.Hand
             size += len(body)
         return Reply(body=msgspec.json.encode(_Encoded(bodies)))
 
-    return events_after
+    async def last_event(_: Call) -> Reply:
+        async with db.pool.acquire() as conn:
+            return Reply(body=Last(*await event_store.last(conn)))
+
+    return {METHOD: events_after, LAST: last_event}
 
 
 def over_rpc(client: rpc.RpcClient, source: str) -> EventsAfter:
@@ -79,3 +96,13 @@ def over_rpc(client: rpc.RpcClient, source: str) -> EventsAfter:
         return page.events
 
     return events_after
+
+
+def last_over_rpc(client: rpc.RpcClient, source: str) -> LastEvent:
+    """What `positions.caught_up` asks."""
+
+    async def last_event() -> Position:
+        last = await client.ask(SERVICES[source], LAST, LastQuery(), Last)
+        return Position(last.tx, last.position)
+
+    return last_event

@@ -5,13 +5,16 @@ A position is `source:tx.position`; several are joined by commas. Outside it is 
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from kalends_shared import db as database
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.event_store import Position
+
+LastEvent = Callable[[], Awaitable[Position]]
+"""Where a source's last committed event stands, by the source itself."""
 
 WAIT_SECONDS: Final = 2.0
 MARGIN_SECONDS: Final = 0.1  # before the call's deadline, so that the refusal still arrives
@@ -119,3 +122,15 @@ async def wait_for(watches: Mapping[str, PositionWatch], call: Call, seconds: fl
         watch = watches.get(source)
         if watch is not None and not await watch.wait(position, max(until - time.time(), 0)):
             raise KalendsError("position_not_reached", "That write cannot be seen here yet.", retry_after=1)
+
+
+async def caught_up(watch: PositionWatch, last_event: LastEvent, seconds: float) -> bool:
+    """Waits until all that a source has committed by now is applied; False where it is not in time, or nobody answers.
+
+    What a source shows of its tail would not do: an older transaction that is still open hides what was committed since.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await watch.wait(await last_event(), seconds)
+    except (TimeoutError, KalendsError):
+        return False

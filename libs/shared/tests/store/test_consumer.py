@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
-from kalends_shared import dead_letters, event_store, events_rpc, migrations, nats
+from kalends_shared import dead_letters, event_store, events_rpc, migrations, nats, positions
 from kalends_shared.consumer import Consumer
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.events import Envelope
@@ -62,6 +62,29 @@ async def test_what_is_appended_arrives_in_order_and_the_checkpoint_with_it(
         assert consumer.position == last.at
     assert sink.told == await stored_ids(db)
     assert max(sink.calls) > 1, "what waits is taken in batches"
+
+
+async def test_caught_up_is_past_what_an_open_transaction_hides(
+    db: Database, bus: Client, context: str, sink: Sink
+) -> None:
+    consumer = sink.consumer(bus, context)
+
+    async def last_event() -> Position:
+        async with db.pool.acquire() as conn:
+            return await event_store.last(conn)
+
+    async def nobody() -> Position:
+        raise KalendsError("unavailable")
+
+    assert await positions.caught_up(consumer.watch, last_event, 0.1), "nothing has happened yet"
+    async with running(relay(db, bus, context).run, consumer.run):
+        async with db.transaction() as conn:
+            await conn.execute("SELECT pg_current_xact_id()")
+            await append(db, "thg_0", 0)
+            assert not await positions.caught_up(consumer.watch, last_event, 0.5)
+        assert await positions.caught_up(consumer.watch, last_event, 20)
+        assert await sink.whole()
+    assert not await positions.caught_up(consumer.watch, nobody, 20)
 
 
 async def test_a_restarted_consumer_goes_on_from_its_checkpoint(

@@ -50,9 +50,7 @@ async def main(service: Service[AvailabilitySettings]) -> None:
     watches = {source: consumer.watch for source, consumer in consumers.items()}
     ctx = Context(db, replica, watches, feed, committed)
 
-    methods = rpc.handlers(ctx, Answers(settings.memory_mb * 200_000)) | {
-        events_rpc.METHOD: events_rpc.handler(db, OWN)
-    }
+    methods = rpc.handlers(ctx, Answers(settings.memory_mb * 200_000)) | events_rpc.handlers(db, OWN)
     server = RpcServer(bus, OWN, methods)
     await server.start()
     service.defer(server.stop)

@@ -29,7 +29,7 @@ async def main(service: Service[BookingSettings]) -> None:
     ctx = Context(db, RpcQuotes(RpcClient(bus), db), nudge)
     service.supervise("timers", TimerWorker(db, timers.fire, concurrency=4).run)
 
-    methods = rpc.handlers(ctx) | {events_rpc.METHOD: events_rpc.handler(db, "booking", people.join)}
+    methods = rpc.handlers(ctx) | events_rpc.handlers(db, "booking", people.join)
     server = RpcServer(bus, "booking", methods)
     await server.start()
     service.defer(server.stop)

@@ -74,7 +74,7 @@ async def main(service: Service[CalendarSyncSettings]) -> None:
     host_zone = HostZone(client)
     methods = rpc.handlers(
         Calendars(db, keyring, policy, watches, host_zone, changed), Events(db, watches, host_zone, changed)
-    ) | {events_rpc.METHOD: events_rpc.handler(db, OWN)}
+    ) | events_rpc.handlers(db, OWN)
     server = RpcServer(bus, SCHEMA.name, methods)
     await server.start()
     service.defer(server.stop)

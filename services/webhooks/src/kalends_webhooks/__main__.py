@@ -94,7 +94,7 @@ async def main(service: Service[WebhooksSettings]) -> None:
 
     if settings.role in {"all", "dispatch"}:
         client_rpc = RpcClient(bus)
-        sources = {}
+        watches, sources = {}, {}
         for source in SOURCES:
             events_after = events_rpc.over_rpc(client_rpc, source)
             dispatcher = Dispatcher(Subscribers(), nudges.send, nudges.worker)
@@ -107,11 +107,11 @@ async def main(service: Service[WebhooksSettings]) -> None:
                 dispatcher.apply,
                 dispatcher.after_commit,
             )
-            sources[source] = (events_after, consumer.watch)
+            watches[source] = consumer.watch
+            sources[source] = (consumer.watch, events_rpc.last_over_rpc(client_rpc, source))
             service.supervise(f"consumer {source}", consumer.run)
         service.supervise("upkeep", Upkeep(db, settings.webhooks_log_days).run)
-        webhooks = Webhooks(db, keyring, policy, brand, settings.webhooks_profile, Settling(db, sources))
-        watches = {source: watch for source, (_, watch) in sources.items()}
+        webhooks = Webhooks(db, keyring, policy, brand, settings.webhooks_profile, Settling(sources))
         server = RpcServer(bus, "webhooks", rpc.handlers(webhooks, Deliveries(db, nudges.due), Changes(db, watches)))
         await server.start()
         service.defer(server.stop)

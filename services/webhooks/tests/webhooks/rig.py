@@ -21,6 +21,7 @@ from kalends_shared.db import Connection, Database
 from kalends_shared.event_store import Position, Stored
 from kalends_shared.migrations import Schema
 from kalends_shared.net import Policy
+from kalends_shared.positions import caught_up
 from kalends_shared.relay import Relay
 from kalends_shared.relay import nudge as wake_relay
 from kalends_shared.seal import Keyring
@@ -47,6 +48,7 @@ KEY = Keyring.generate()
 KEYS = Keyring.parse(KEY)
 POLICY = Policy(["127.0.0.0/8"], allow_http=True)
 BRAND = Brand()
+SETTLED_SECONDS = 30.0  # so long, on however slow a machine, what was booked may take to be applied
 
 
 class Guarded:
@@ -76,10 +78,9 @@ class Rig:
         self.relay = Relay(context, booking.url, booking.schema, bus, enrich=self._enrich)
         self.worker = self.make_worker()
         self.consumer = self.make_consumer(self.worker)
+        settling = Settling({context: (self.consumer.watch, self._last_event)}, SETTLED_SECONDS)
         self.handlers = rpc.handlers(
-            Webhooks(
-                db, KEYS, POLICY, BRAND, "kalends", Settling(db, {context: (self._events_after, self.consumer.watch)})
-            ),
+            Webhooks(db, KEYS, POLICY, BRAND, "kalends", settling),
             Deliveries(db, self._due),
             Changes(db, {context: self.consumer.watch}),
         )
@@ -201,10 +202,7 @@ class Rig:
 
     async def caught_up(self) -> None:
         """Waits until every event that is appended has been applied."""
-        last = await self.booking.pool.fetchrow(
-            "SELECT tx, position FROM events ORDER BY tx DESC, position DESC LIMIT 1"
-        )
-        assert await self.consumer.wait_until(Position(*last), 20)
+        assert await caught_up(self.consumer.watch, self._last_event, SETTLED_SECONDS)
 
     # ---
 
@@ -219,6 +217,10 @@ class Rig:
     async def _events_after(self, position: Position, limit: int) -> Sequence[Envelope]:
         async with self.booking.pool.acquire() as conn:
             return await events_rpc.read(conn, self.context, position, limit, self._enrich)
+
+    async def _last_event(self) -> Position:
+        async with self.booking.pool.acquire() as conn:
+            return await event_store.last(conn)
 
     async def _nudge(self, lanes: Any, _: Any) -> None:
         self.worker.wake(lanes)

@@ -105,7 +105,7 @@ async def test_what_is_wrong_is_told_where(still: Rig):
     ],
 )  # fmt: skip
 async def test_urls_that_may_not_be_called_are_refused_where_it_is_known(still: Rig, url: str):
-    strict = Webhooks(still.db, KEYS, Policy(), BRAND, "kalends", Settling(still.db, {}))
+    strict = Webhooks(still.db, KEYS, Policy(), BRAND, "kalends", Settling({}))
     still.handlers = {**still.handlers, "create_webhook": strict.create, "patch_webhook": strict.patch}
     error = await refused(still, "create_webhook", HOOK | {"url": url})
     assert error.code == "validation_failed"

@@ -70,7 +70,7 @@ class Processes:
 async def everything(postgres: Postgres, nats: Nats, logs: Path) -> AsyncIterator[tuple[Rig, Processes]]:
     await migrations.migrate(postgres.url, [SCHEMA, BOOKING])
     rig = await Rig.open(postgres.url, nats.url, context="booking")
-    source = RpcServer(rig.bus, "booking", {events_rpc.METHOD: events_rpc.handler(rig.booking, "booking", rig._enrich)})
+    source = RpcServer(rig.bus, "booking", events_rpc.handlers(rig.booking, "booking", rig._enrich))
     await source.start()
     processes = Processes(postgres, nats, logs)
     try:

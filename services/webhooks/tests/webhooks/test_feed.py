@@ -179,6 +179,19 @@ async def test_subscriptions_begin_where_they_are_made(rig: Rig, receiver: Recei
         assert {one.json["data"]["booking"]["id"] for one in got} == want
 
 
+async def test_a_subscription_begins_after_what_another_transaction_still_hides(rig: Rig, receiver: Receiver):
+    async with rig.db.transaction() as conn:
+        await conn.execute("SELECT pg_current_xact_id()")
+        await rig.book()
+        subscribing = asyncio.create_task(rig.subscribe(receiver.url(), ["booking.confirmed"]))
+        done, _ = await asyncio.wait([subscribing], timeout=0.5)
+        assert not done, "the booking is committed, and cannot be applied yet"
+    webhook = await subscribing
+    later = await rig.book()
+    await rig.ended(webhook)
+    assert [got.json["data"]["booking"]["id"] for got in receiver.got] == [later.id]
+
+
 async def test_samples_are_not_in_the_feed(rig: Rig, receiver: Receiver):
     webhook = await rig.subscribe(receiver.url(), ["hold.expired"])
     await rig.ask("test_webhook", {"type": "booking.confirmed"}, id=webhook["id"])

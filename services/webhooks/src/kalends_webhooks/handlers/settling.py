@@ -4,36 +4,20 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from kalends_shared.contracts.errors import KalendsError
-from kalends_shared.db import Database
-from kalends_shared.event_store import Position
-from kalends_shared.positions import SELECT_CHECKPOINT, PositionWatch
-from kalends_shared.projection import EventsAfter, place
+from kalends_shared.positions import LastEvent, PositionWatch, caught_up
 
 SECONDS: Final = 1.0
-LOOK: Final = 500
 
 
 class Settling:
-    """Asks each source for what this service has not applied yet, and waits a second for it at most.
+    """Asks each source for its last event, and waits until this service has applied it, for so many seconds at most.
 
     A source that does not answer, or a consumer that lags further, does not hold up a subscription: it then hears of
     some things that happened before it, and misses none that come after.
     """
 
-    def __init__(self, db: Database, sources: Mapping[str, tuple[EventsAfter, PositionWatch]]) -> None:
-        self._db, self._sources = db, sources
+    def __init__(self, sources: Mapping[str, tuple[PositionWatch, LastEvent]], seconds: float = SECONDS) -> None:
+        self._sources, self._seconds = sources, seconds
 
     async def __call__(self) -> None:
-        try:
-            async with asyncio.timeout(SECONDS):
-                await asyncio.gather(*(self._settle(source) for source in self._sources))
-        except (TimeoutError, KalendsError):
-            return
-
-    async def _settle(self, source: str) -> None:
-        events_after, watch = self._sources[source]
-        row = await self._db.pool.fetchrow(SELECT_CHECKPOINT, source)
-        waiting = await events_after(Position(*row) if row else Position(), LOOK)
-        if waiting:
-            await watch.wait(place(waiting[-1]), SECONDS)
+        await asyncio.gather(*(caught_up(*source, self._seconds) for source in self._sources.values()))
