@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from kalends_availability import rpc
-from kalends_availability.feed import BookingFeed
 from kalends_availability.handlers.context import OWN, Context
 from kalends_availability.projections import bookings, calendars
 from kalends_availability.projections.followed import Followed
@@ -12,7 +11,7 @@ from kalends_availability.schema import SCHEMA
 from kalends_availability.settings import AvailabilitySettings
 from kalends_availability.store.answers import Answers
 from kalends_availability.store.replica import Changed, Replica
-from kalends_shared import events_rpc, idempotency, relay
+from kalends_shared import events_rpc, idempotency, positions, relay
 from kalends_shared.backends import open_backends
 from kalends_shared.consumer import Consumer
 from kalends_shared.relay import Relay
@@ -46,9 +45,9 @@ async def main(service: Service[AvailabilitySettings]) -> None:
             await replica.changed(bus, changes)
             await relay.nudge(bus, OWN)
 
-    feed = BookingFeed(db, events_rpc.over_rpc(client, "booking"), consumers["booking"].watch)
     watches = {source: consumer.watch for source, consumer in consumers.items()}
-    ctx = Context(db, replica, watches, feed, committed)
+    knows_bookings = partial(positions.caught_up, watches["booking"], events_rpc.last_over_rpc(client, "booking"))
+    ctx = Context(db, replica, watches, knows_bookings, committed)
 
     methods = rpc.handlers(ctx, Answers(settings.memory_mb * 200_000)) | events_rpc.handlers(db, OWN)
     server = RpcServer(bus, OWN, methods)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct
 
@@ -17,20 +17,17 @@ from kalends_shared.positions import PositionWatch
 OWN: Final = "availability"
 
 
-class BookingFeed(Protocol):
-    """How far booking's events have got, against what is projected here."""
-
-    async def caught_up(self, seconds: float) -> bool:
-        """Waits until every booking that was committed by now is projected; False where it is not in time."""
-
-
 class Context(Struct, frozen=True):
-    """The service's own database and memory, its consumers' checkpoints, and what is done after a commit of its own."""
+    """The service's own database and memory, its consumers' checkpoints, and what is done after a commit of its own.
+
+    `knows_bookings(seconds)` waits until every booking that was committed by now is projected; False where it is not in
+    time.
+    """
 
     db: Database
     replica: Replica
     watches: Mapping[str, PositionWatch]
-    feed: BookingFeed
+    knows_bookings: Callable[[float], Awaitable[bool]]
     committed: Callable[[Sequence[Changed]], Awaitable[None]]
 
     async def seen(self, call: Call) -> None:

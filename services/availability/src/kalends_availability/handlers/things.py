@@ -103,7 +103,7 @@ class Things:
 
     async def delete(self, call: Call) -> Reply:
         await self._one(self._ctx.db.pool, call)
-        if self._kind.name in BOOKED and not await self._ctx.feed.caught_up(CATCH_UP_SECONDS):
+        if self._kind.name in BOOKED and not await self._ctx.knows_bookings(CATCH_UP_SECONDS):
             raise KalendsError("unavailable", "Whether it is booked cannot be told now.", retry_after=1)
         id_ = call.params["id"]
         async with self._ctx.db.transaction() as conn:

@@ -140,9 +140,9 @@ async def test_what_has_upcoming_bookings_cannot_be_deleted(api: Client) -> None
     one = await api.booked(kind, at(9))
     assert (await refusal(api.delete("event_type", kind["id"]))).extra == {"by": one.id}
     await api.booked(kind, at(9), id=one.id, version=2, type_="booking.cancelled", status="cancelled")
-    api.node.feed.there = False
+    api.node.behind = True
     assert (await refusal(api.delete("event_type", kind["id"]))).code == "unavailable"
-    api.node.feed.there = True
+    api.node.behind = False
     await api.delete("event_type", kind["id"])
 
 

@@ -30,28 +30,18 @@ OFFICE = {"name": "Office", "timezone": "Europe/Madrid", "weekly": [{"days": ["m
 _numbers = itertools.count(1)
 
 
-class Following:
-    """A booking feed that has always caught up, unless told otherwise."""
-
-    def __init__(self) -> None:
-        self.there = True
-
-    async def caught_up(self, _seconds: float) -> bool:
-        return self.there
-
-
 class Node:
     """One replica of the service, without its process."""
 
     def __init__(self, db: Database, bus: Bus) -> None:
         self.db, self.bus = db, bus
         self.replica = Replica(db)
-        self.feed = Following()
+        self.behind = False  # whether there are bookings that it does not know yet
         self.bookings = Followed(bookings.apply, self.replica, bus)
         self.calendars = Followed(calendars.apply, self.replica, bus)
         self.told = True  # whether commits are broadcast
         watches = {source: PositionWatch(db, source) for source in ("booking", "calendar")}
-        ctx = Context(db, self.replica, watches, self.feed, self._committed)
+        ctx = Context(db, self.replica, watches, self._knows_bookings, self._committed)
         self.methods: dict[str, Handler] = rpc.handlers(ctx, Answers(1_000_000))
 
     @classmethod
@@ -61,6 +51,9 @@ class Node:
         await node.replica.listen(bus)
         await bus.flush()
         return node
+
+    async def _knows_bookings(self, _seconds: float) -> bool:
+        return not self.behind
 
     async def _committed(self, changes: Sequence[Changed]) -> None:
         if self.told:
