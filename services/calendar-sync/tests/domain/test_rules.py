@@ -56,7 +56,8 @@ def texts(draw: Any):
 @settings(max_examples=300, deadline=None, phases=[Phase.generate])
 def test_rules_agree_with_dateutil(text: str, start: datetime, days: int):
     if "HOURLY" in text:
-        start = start.replace(year=2026)
+        # 2026 has no 29 February.
+        start = start.replace(year=2026, day=min(start.day, 28))
     before = AFTER + timedelta(days=days)
     try:
         oracle = rrulestr(text, dtstart=start)
