@@ -60,19 +60,6 @@ async def test_a_recording_is_told(client: Client, db: Database) -> None:
     )
 
 
-async def test_reassign(client: Client, quotes: AlwaysOpen, db: Database) -> None:
-    quotes.event_types["evt_visit"] = event_type("hst_ann", "hst_bob")
-    one = (await client.book()).body
-    other = "hst_bob" if one["host_ids"] == ["hst_ann"] else "hst_ann"
-    given = (await client.act(one["id"], "reassign", {"host_id": other, "reason": "ill"})).body
-    assert (given["host_ids"], given["start_at"], given["reason"]) == ([other], one["start_at"], "ill")
-    two = (await client.book()).body
-    assert two["host_ids"] == one["host_ids"]
-    assert (await refusal(client.act(one["id"], "reassign", {"host_id": two["host_ids"][0]}))).code == "slot_taken"
-    assert [row["id"] for row in (await client.list(f"host_id={other}"))["data"]] == [one["id"]]
-    assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 2
-
-
 class TestPatch:
     async def test_merges_metadata_and_tells_once(self, client: Client, db: Database) -> None:
         made = (await client.book(metadata={"a": 1, "b": 2})).body

@@ -158,7 +158,10 @@ class RescheduleIn(Struct, kw_only=True):
 
 
 class ReassignIn(Struct, kw_only=True):
+    """`from_host_id`: the host whose part `host_id` takes, needed only where several serve together."""
+
     host_id: str
+    from_host_id: str | None = None
     reason: Name | None = None
 
 

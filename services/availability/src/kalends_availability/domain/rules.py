@@ -49,7 +49,9 @@ class View:
         self.hosts = [HostView(self, h) for h in named]
         self.active = [h for h in self.hosts if h.plan.active]
         self.together = plan.event_type.assignment == "collective"
-        self.needed = len(self.hosts) if self.together else plan.event_type.required_hosts
+        # A host that is asked for by name is judged alone, also as one of several.
+        alone = ask.host_id is not None
+        self.needed = 1 if alone else len(self.hosts) if self.together else plan.event_type.required_hosts
 
     @cached_property
     def notice(self) -> int:

@@ -45,7 +45,7 @@ class Quotes:
         converts = asked.purpose == "book" and asked.hold_id is not None
         if not kind.active and not converts and asked.purpose != "reassign":
             raise KalendsError("inactive", "The event type is not active.")
-        await self._check_host(call, plan, asked.host_id)
+        await self._check_host(call, plan, asked.host_id, alone=asked.purpose == "reassign")
         minutes = await self._minutes(call, plan, asked)
         location = await self._location(call, plan, asked.location_id)
         standings = await self._ctx.replica.standings(call.tenant, plan, call.now)
@@ -106,11 +106,12 @@ class Quotes:
         frame = asks.frame_at(plan, minute_of(start_at))
         return await self._ctx.replica.facts(call.tenant, plan, frame, hosts, booked=False)
 
-    async def _check_host(self, call: Call, plan: Plan, host_id: str | None) -> None:
+    async def _check_host(self, call: Call, plan: Plan, host_id: str | None, *, alone: bool) -> None:
+        """Holds a chosen host to the event type; `alone`: it takes one host's part, whoever else serves with it."""
         if host_id is None:
             return
         if any(host.id == host_id for host in plan.hosts):
-            if plan.event_type.assignment == "collective" or plan.event_type.required_hosts > 1:
+            if not alone and (plan.event_type.assignment == "collective" or plan.event_type.required_hosts > 1):
                 raise invalid("#/host_id", "invalid", "cannot be chosen where several hosts serve together")
             return
         there = await objects.kinds(self._ctx.db.pool, call.tenant, [host_id])

@@ -107,6 +107,27 @@ async def test_reassigning_judges_the_host_not_the_time(api: Client) -> None:
     assert (await api.quote(kind["id"], at(12), **fields))["starts"][0]["refusal"]["rule"] == "working_hours"
 
 
+async def test_a_part_of_several_is_judged_by_its_host_alone(api: Client) -> None:
+    office, always, inactive = await api.host(OFFICE), await api.host(), await api.host()
+    await api.patch("host", inactive["id"], {"active": False})
+    for several in ({"assignment": "collective"}, {"assignment": "any", "required_hosts": 2}):
+        kind = await api.event_type(office, always, inactive, **several)
+        fields = {"end_at": at(12.5), "purpose": "reassign"}
+        start = (await api.quote(kind["id"], at(12), host_id=always["id"], **fields))["starts"][0]
+        assert ([host["id"] for host in start["hosts"]], start["refusal"]) == ([always["id"]], None)
+        for host, rule in ((office, "working_hours"), (inactive, "host_inactive")):
+            start = (await api.quote(kind["id"], at(12), host_id=host["id"], **fields))["starts"][0]
+            assert start["refusal"]["rule"] == rule
+        stranger = await api.host()
+        for one, code in ((stranger["id"], "invalid"), ("hst_gone", "not_found")):
+            assert pointers(await refusal(api.quote(kind["id"], at(12), host_id=one, **fields))) == [
+                ("#/host_id", code)
+            ]
+        assert pointers(await refusal(api.quote(kind["id"], at(12), host_id=always["id"]))) == [
+            ("#/host_id", "invalid")
+        ]
+
+
 async def test_several_starts_of_a_series(api: Client) -> None:
     kind = await api.event_type(booking_window={"rolling_days": 7})
     more = [at(9) + 30 * DAY, at(9) + 1000 * DAY]

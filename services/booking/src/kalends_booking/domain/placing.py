@@ -20,7 +20,7 @@ from kalends_booking.domain.events import (
     Event,
     HoldPlaced,
 )
-from kalends_shared.contracts.availability import EventType, Location, QuotedHost
+from kalends_shared.contracts.availability import EventType, Location, Quote, QuotedHost
 from kalends_shared.contracts.booking import (
     BookingIn,
     BookingLocation,
@@ -31,10 +31,12 @@ from kalends_shared.contracts.booking import (
     HostSnapshot,
     Payment,
     Policies,
+    ReassignIn,
     RescheduleIn,
 )
+from kalends_shared.contracts.errors import KalendsError, invalid
 
-# A converted hold sits where it sat: other rules than its own were kept when it was placed.
+# Who sits where they sat is not judged again: a converted hold, and the hosts that stay when another is replaced.
 _ANY_CAPACITY: Final = 1_000_000
 
 
@@ -104,12 +106,41 @@ def may_move(state: BookingState, request: RescheduleIn, now: datetime) -> tuple
     return state, late
 
 
-def may_reassign(state: BookingState, now: datetime) -> tuple[BookingState, tuple[Change, ...]]:
-    """Raises: `invalid_state`."""
+def may_reassign(
+    state: BookingState, request: ReassignIn, now: datetime
+) -> tuple[BookingState, tuple[Change, ...], str]:
+    """The booking caught up with time, and the host whose part the new one takes.
+
+    Raises:
+        KalendsError: `invalid_state`, also where the host serves it already; 422 at `#/from_host_id`.
+    """
     state, late = booking.caught_up(state, now)
     if state.status not in booking.OPEN:
         raise illegal(state.status, "reassigned")
-    return state, late
+    if request.host_id in state.host_ids:
+        raise KalendsError("invalid_state", "That host serves the booking already.", extra={"state": state.status})
+    if request.from_host_id is None and len(state.host_ids) > 1:
+        raise invalid("#/from_host_id", "required", "is required where several hosts serve together")
+    leaving = request.from_host_id or state.host_ids[0]
+    if leaving not in state.host_ids:
+        raise invalid("#/from_host_id", "not_found", "is not a host of this booking")
+    return state, late, leaving
+
+
+def substitution(state: BookingState, leaving: str, quote: Quote) -> Wish:
+    """The new host's part alone: nobody else of the booking is judged again, and it keeps the buffers it was booked by.
+
+    Units go with the first host, so only whoever takes its part needs them.
+    """
+    alone = replace(
+        quote.event_type,
+        assignment="single",
+        required_hosts=1,
+        buffer_before_minutes=state.policies.buffer_before_minutes,
+        buffer_after_minutes=state.policies.buffer_after_minutes,
+    )
+    needed = quote.resources if leaving == state.host_ids[0] else []
+    return Wish(quote=replace(quote, event_type=alone, resources=needed), start=quote.starts[0], seats=state.seats)
 
 
 def reschedule(
@@ -122,19 +153,61 @@ def reschedule(
     now: datetime,
 ) -> Decision:
     """The booking at its new start, its old place given up in the same transaction."""
-    return _move(BookingRescheduled, state, late, wish, options, cap, reason, now)
+    kept = state.policies
+    choices = []
+    for option in options:
+        event = BookingRescheduled(
+            start_at=wish.start.start_at,
+            end_at=wish.start.end_at,
+            host_ids=[host.id for host in option.hosts],
+            resource_ids=[unit.resource_id for unit in option.units],
+            units=[unit.subject_id for unit in option.units],
+            event_type=_snapshot(wish.event_type),
+            hosts=_hosts(option.hosts),
+            policies=replace(
+                _policies(wish.event_type, now),
+                requires_confirmation=kept.requires_confirmation,
+                confirmation_expires_at=kept.confirmation_expires_at,
+                approved=kept.approved,
+            ),
+            reason=reason,
+        )
+        after = booking.evolve(state, event, now)
+        placed = _place(state, event, after, wish, option, now)
+        choices.append(replace(placed, changes=(*late, *placed.changes)))
+    return Decision(choices=tuple(choices), frees=(state.id,), locks=booking.subjects(state), cap=cap)
 
 
 def reassign(
     state: BookingState,
     late: tuple[Change, ...],
+    leaving: str,
     wish: Wish,
     options: Sequence[Option],
     reason: str | None,
     now: datetime,
 ) -> Decision:
-    """The booking with another host at the same time."""
-    return _move(BookingReassigned, state, late, wish, options, None, reason, now)
+    """The booking with another host in the place of the one that leaves (`substitution` is the wish); all else stays."""
+    first = leaving == state.host_ids[0]
+    kept = [one for one in _reclaim(state) if one.subject_id != leaving and not (first and one.resource_id)]
+    choices = []
+    for option in options:
+        (new,) = _hosts(option.hosts)
+        hosts = [new if host.id == leaving else host for host in state.hosts]
+        event = BookingReassigned(
+            start_at=state.start_at,
+            end_at=state.end_at,
+            host_ids=[host.id for host in hosts],
+            resource_ids=[unit.resource_id for unit in option.units] if first else state.resource_ids,
+            units=[unit.subject_id for unit in option.units] if first else state.units,
+            event_type=_snapshot(wish.event_type),
+            hosts=hosts,
+            policies=state.policies,
+            reason=reason,
+        )
+        placed = _place(state, event, booking.evolve(state, event, now), wish, option, now)
+        choices.append(replace(placed, changes=(*late, *placed.changes), claims=(*kept, *placed.claims)))
+    return Decision(choices=tuple(choices), frees=(state.id,), locks=booking.subjects(state))
 
 
 def hold(hold_id: str, request: HoldIn, wish: Wish, options: Sequence[Option], now: datetime) -> Decision:
@@ -163,41 +236,6 @@ def hold(hold_id: str, request: HoldIn, wish: Wish, options: Sequence[Option], n
         )
         choices.append(_place(None, HoldPlaced(hold=state), state, wish, option, now, expires_at=expires_at))
     return Decision(choices=tuple(choices))
-
-
-def _move(
-    kind: type[BookingRescheduled | BookingReassigned],
-    state: BookingState,
-    late: tuple[Change, ...],
-    wish: Wish,
-    options: Sequence[Option],
-    cap: BookerCap | None,
-    reason: str | None,
-    now: datetime,
-) -> Decision:
-    kept = state.policies
-    choices = []
-    for option in options:
-        event = kind(
-            start_at=wish.start.start_at,
-            end_at=wish.start.end_at,
-            host_ids=[host.id for host in option.hosts],
-            resource_ids=[unit.resource_id for unit in option.units],
-            units=[unit.subject_id for unit in option.units],
-            event_type=_snapshot(wish.event_type),
-            hosts=_hosts(option.hosts),
-            policies=replace(
-                _policies(wish.event_type, now),
-                requires_confirmation=kept.requires_confirmation,
-                confirmation_expires_at=kept.confirmation_expires_at,
-                approved=kept.approved,
-            ),
-            reason=reason,
-        )
-        after = booking.evolve(state, event, now)
-        placed = _place(state, event, after, wish, option, now)
-        choices.append(replace(placed, changes=(*late, *placed.changes)))
-    return Decision(choices=tuple(choices), frees=(state.id,), locks=booking.subjects(state), cap=cap)
 
 
 def _place(

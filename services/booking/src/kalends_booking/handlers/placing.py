@@ -185,12 +185,12 @@ async def reschedule_booking(ctx: Context, call: Call) -> Reply:
 
 
 async def reassign_booking(ctx: Context, call: Call) -> Reply:
-    """Gives a booking to another host at the same time."""
+    """Gives a booking, or one host's part in it, to another host at the same time."""
     request = decode(call.body, ReassignIn)
     given: list[BookingState] = []
 
     async def attempt(loaded: Loaded) -> Attempt:
-        state, late = placing.may_reassign(loaded.state, call.now)
+        state, late, leaving = placing.may_reassign(loaded.state, request, call.now)
         given[:] = [state]
         asked = QuoteRequest(
             event_type_id=state.event_type_id,
@@ -202,14 +202,15 @@ async def reassign_booking(ctx: Context, call: Call) -> Reply:
             purpose="reassign",
         )
         quote = await Quoted(ctx, call, asked).fresh()
-        wish = Wish(quote=quote, start=quote.starts[0], seats=state.seats)
+        wish = placing.substitution(state, leaving, quote)
         options = await offers(ctx, call, wish, besides=state.id)
-        decision = placing.reassign(state, late, wish, options, request.reason, call.now)
+        decision = placing.reassign(state, late, leaving, wish, options, request.reason, call.now)
         return Attempt(decision, loaded.person, final=choosing.plain(wish) is not None)
 
     def instead() -> AlternativesRequest:
         state = given[0]
-        asked = other_starts(state.event_type_id, state.start_at, state.end_at, request.host_id, state.seats)
+        alone = request.host_id if len(state.host_ids) == 1 else None
+        asked = other_starts(state.event_type_id, state.start_at, state.end_at, alone, state.seats)
         asked.booking_id = state.id
         return asked
 
