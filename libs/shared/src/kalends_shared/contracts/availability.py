@@ -446,7 +446,7 @@ class QuotedStart(Struct, kw_only=True):
     """One start: the hosts to try in order, or the refusal.
 
     `earlier_starts`, under only_first_slot_of_day: the earlier starts of the same date that quote's rules allow, each
-    with the hosts allowed there.
+    with the hosts allowed there. While one of them is free, that is the refusal, also where a host is busy.
     """
 
     start_at: Instant
@@ -462,11 +462,15 @@ class QuotedResource(Struct):
 
 
 class Quote(Struct, kw_only=True):
-    """Everything that booking must enforce, as of `quoted_at`. `event_type` and `location` are as they are then."""
+    """Everything that booking must enforce, as of `quoted_at`. `event_type` and `location` are as they are then.
+
+    `host_zones`, under only_first_slot_of_day: the zones in which limits count, of hosts that earlier starts may name.
+    """
 
     quoted_at: Instant
     event_type: EventType
     timezone: str
+    host_zones: dict[str, str] = {}
     location: Location | None = None
     resources: list[QuotedResource] = []
     starts: list[QuotedStart] = []

@@ -55,15 +55,16 @@ def quoted(
     view = View(plan, facts, ask, frame_at(plan, start))
     judge = Judge(view, start, whole=start_at.timestamp() % 60 == 0)
     refused = judge.refusal(about_time=moves)
-    if refused is not None:
+    if refused is None:
+        hosts = [server.plan for server in judge.servers()]
+        made.hosts = [
+            QuotedHost(id=h.id, name=h.host.name, email=h.host.email, timezone=h.zone.name, rank=figures)
+            for h, figures in ranked(plan, hosts, standings, view.now)
+        ]
+    else:
         made.refusal = _refusal(refused, detail(refused, view, view.hosts[0]))
-        return made
-    hosts = [server.plan for server in judge.servers()]
-    made.hosts = [
-        QuotedHost(id=h.id, name=h.host.name, email=h.host.email, timezone=h.zone.name, rank=figures)
-        for h, figures in ranked(plan, hosts, standings, view.now)
-    ]
-    if plan.event_type.only_first_slot_of_day and moves:
+    # Only-first is the refusal that is told before a host's being busy (api.md), and after all others.
+    if plan.event_type.only_first_slot_of_day and moves and refused in {None, "busy"}:
         made.earlier_starts = _earlier(view, start)
     return made
 

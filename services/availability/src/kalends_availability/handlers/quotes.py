@@ -69,6 +69,7 @@ class Quotes:
                 quoted_at=call.now,
                 event_type=kind,
                 timezone=plan.zone.name,
+                host_zones={host.id: host.zone.name for host in plan.hosts} if kind.only_first_slot_of_day else {},
                 location=location,
                 resources=[QuotedResource(one.id, one.quantity) for one in plan.resources],
                 starts=starts,

@@ -141,7 +141,14 @@ async def test_only_first_names_the_earlier_starts(api: Client) -> None:
     start = (await api.quote(kind["id"], at(8)))["starts"][0]
     assert start["refusal"] is None
     host = kind["hosts"][0]["host_id"]
-    assert start["earlier_starts"] == [["2026-04-06T07:00:00Z", [host]], ["2026-04-06T07:30:00Z", [host]]]
+    earlier = [["2026-04-06T07:00:00Z", [host]], ["2026-04-06T07:30:00Z", [host]]]
+    assert start["earlier_starts"] == earlier
+    assert (await api.quote(kind["id"], at(8)))["host_zones"] == {host: OFFICE["timezone"]}
+    # Also where a calendar is busy then, for that is the refusal only once no earlier start is free.
+    await api.busy_calendar({"id": host}, (at(8), at(9)))
+    start = (await api.quote(kind["id"], at(8)))["starts"][0]
+    assert (start["refusal"]["rule"], start["earlier_starts"]) == ("busy", earlier)
+    assert (await api.quote(kind["id"], at(12)))["starts"][0]["earlier_starts"] == []
 
 
 async def test_several_hosts_and_the_order_of_refusals(api: Client) -> None:

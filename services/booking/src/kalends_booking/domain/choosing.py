@@ -79,10 +79,10 @@ class Wish(Struct, frozen=True, kw_only=True):
         return reserved(self.event_type, self.start.start_at, self.start.end_at)
 
     def earlier(self, start_at: datetime, host_ids: Iterable[str]) -> "Wish":
-        """The same at another start of the date, with those of the hosts that are allowed there."""
-        by_id = {host.id: host for host in self.start.hosts}
+        """The same at another start of the date, with the hosts that are allowed there."""
+        zones = self.quote.host_zones
         hosts = [
-            by_id.get(one) or QuotedHost(id=one, name="", email=None, timezone=self.quote.timezone) for one in host_ids
+            QuotedHost(id=one, name="", email=None, timezone=zones.get(one, self.quote.timezone)) for one in host_ids
         ]
         end_at = start_at + (self.start.end_at - self.start.start_at)
         return Wish(
@@ -97,12 +97,10 @@ def reserved(event_type: EventType, start_at: datetime, end_at: datetime) -> tup
 
 def admit(wish: Wish) -> None:
     """Raises: what the quote already refuses, and seats that no slot of this event type has."""
-    if (refusal := wish.start.refusal) is not None:
-        raise refused(refusal.rule, refusal.detail, refusal.code)
+    if not wish.start.earlier_starts:
+        _allow(wish)
     if wish.seats > wish.event_type.capacity:
         raise refused("capacity")
-    if len(wish.start.hosts) < max(wish.needed, 1):
-        raise refused("busy")
 
 
 def plain(wish: Wish) -> Option | None:
@@ -121,11 +119,11 @@ def options(wish: Wish, seen: Seen) -> list[Option]:
     Raises:
         KalendsError: `slot_taken`, `limit_reached`, or, for only-first, `slot_not_offered`.
     """
-    found = _options(wish, seen)
     for start_at, host_ids in wish.start.earlier_starts:
         if start_at < wish.start.start_at and _free(wish.earlier(start_at, host_ids), seen):
             raise refused("first_of_day")
-    return found
+    _allow(wish)
+    return _options(wish, seen)
 
 
 def limits(event_type: EventType, start: QuotedStart, hosts: Iterable[QuotedHost]) -> list[HostLimit]:
@@ -153,6 +151,14 @@ def all_limits(wish: Wish) -> list[HostLimit]:
 
 def unit_slot(event_type_id: str, host_id: str) -> str:
     return f"{event_type_id}/{host_id}"
+
+
+def _allow(wish: Wish) -> None:
+    """Raises: the quote's refusal."""
+    if (refusal := wish.start.refusal) is not None:
+        raise refused(refusal.rule, refusal.detail, refusal.code)
+    if len(wish.start.hosts) < max(wish.needed, 1):
+        raise refused("busy")
 
 
 def _free(wish: Wish, seen: Seen) -> bool:

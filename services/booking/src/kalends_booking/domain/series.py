@@ -115,7 +115,7 @@ def _try(wishes: Sequence[Wish], team: frozenset[str], seen: Seen) -> list[Optio
         narrowed = _narrowed(wish, team)
         try:
             choosing.admit(wish)
-            if len(narrowed.start.hosts) < max(narrowed.needed, 1):
+            if wish.start.refusal is None and len(narrowed.start.hosts) < max(narrowed.needed, 1):
                 raise refused("working_hours", "The series' host does not offer that start.", "slot_not_offered")
             option = choosing.options(narrowed, _with(seen, narrowed, booked))[0]
         except KalendsError as refusal:
@@ -143,7 +143,7 @@ def _with(seen: Seen, wish: Wish, booked: Sequence[tuple[Wish, Option]]) -> Seen
         for subject, resource, slot in places:
             taken.append(Taken(subject, resource, slot, start.start_at, start.end_at, low, high, one.seats, ("",)))
     counted = dict(seen.counted)
-    for limit in choosing.limits(wish.event_type, wish.start, wish.start.hosts):
+    for limit in choosing.all_limits(wish):
         count, spent = counted.get(limit, (0, 0))
         more, longer = _spent(limit, booked)
         counted[limit] = count + more, spent + longer

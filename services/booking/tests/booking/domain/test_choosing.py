@@ -25,6 +25,7 @@ def wish(
     keep: tuple[str, ...] = (),
     resources: dict[str, int] | None = None,
     earlier: Any = (),
+    zones: dict[str, str] | None = None,
     **settings: Any,
 ) -> Wish:
     """A wish for noon to one with these hosts in ranked order."""
@@ -49,7 +50,9 @@ def wish(
         earlier_starts=list(earlier),
     )
     held = [QuotedResource(one, quantity) for one, quantity in (resources or {}).items()]
-    quote = Quote(quoted_at=MADE, event_type=kind, timezone="UTC", resources=held, starts=[start])
+    quote = Quote(
+        quoted_at=MADE, event_type=kind, timezone="UTC", host_zones=zones or {}, resources=held, starts=[start]
+    )
     return Wish(quote=quote, start=start, seats=seats, keep=keep)
 
 
@@ -181,9 +184,50 @@ class TestFirstOfDay:
     def test_allowed_once_they_are_taken(self) -> None:
         assert hosts(wish("ann", earlier=[(NOON - HOUR, ["ann"])]), taken("ann", shift=-HOUR)) == [["ann"]]
 
-    def test_its_own_refusal_comes_first(self) -> None:
-        with refused("slot_taken"):
+    def test_told_before_its_being_taken(self) -> None:
+        """api.md's order: what is not offered, then what is taken."""
+        with refused("slot_not_offered", rule="first_of_day"):
             hosts(wish("ann", earlier=[(NOON - HOUR, ["ann"])]), taken("ann"))
+
+    def test_told_before_a_busy_calendar(self) -> None:
+        busy = wish("ann", earlier=[(NOON - HOUR, ["ann"])])
+        busy.start.hosts, busy.start.refusal = [], Refusal(code="slot_taken", rule="busy", detail="Busy.")
+        choosing.admit(busy)
+        with refused("slot_not_offered", rule="first_of_day"):
+            hosts(busy)
+        with refused("slot_taken", rule="busy"):
+            hosts(busy, taken("ann", shift=-HOUR))
+
+    def test_an_earlier_start_past_a_limit_is_not_free(self) -> None:
+        """Of a date in the event type's zone two starts may lie in two days of a host's."""
+        limit = {"limits": [Limit(count=1, per="day")], "zones": {"ann": "Pacific/Auckland"}}
+        noon = wish("ann", earlier=[(NOON - HOUR, ["ann"])], **limit)
+        noon.start.hosts[0].timezone = "Pacific/Auckland"
+        before, after = (
+            choosing.limits(noon.event_type, one.start, one.start.hosts)[0]
+            for one in (noon.earlier(NOON - HOUR, ["ann"]), noon)
+        )
+        assert before.to_at == after.from_at == NOON
+        assert hosts(noon, counted={before: (1, 60)}) == [["ann"]]
+        with refused("slot_not_offered", rule="first_of_day"):
+            hosts(noon, counted={after: (1, 60)})
+        with refused("limit_reached"):
+            hosts(noon, counted={before: (1, 60), after: (1, 60)})
+
+    def test_an_earlier_start_of_another_host_is_limited_in_that_hosts_zone(self) -> None:
+        limit = {"limits": [Limit(count=1, per="day")], "zones": {"bob": "Pacific/Auckland"}}
+        noon = wish("ann", earlier=[(NOON - HOUR, ["bob"])], **limit)
+        of_bob = next(one for one in choosing.all_limits(noon) if one.host_id == "bob")
+        assert of_bob.to_at == NOON
+        assert hosts(noon, counted={of_bob: (1, 60)}) == [["ann"]]
+
+    def test_a_group_that_has_begun_is_free_while_it_has_room(self) -> None:
+        group = wish("ann", capacity=3, seats=2, earlier=[(NOON - HOUR, ["ann"])], limits=[Limit(count=1, per="day")])
+        counted = dict.fromkeys(choosing.all_limits(group), (1, 60))
+        begun = taken("ann", shift=-HOUR)
+        with refused("slot_not_offered", rule="first_of_day"):
+            hosts(group, begun, counted=counted)
+        assert hosts(group, begun._replace(seats=2)) == [["ann"]]
 
 
 def test_what_the_quote_refuses_is_refused_as_it_says() -> None:
