@@ -35,6 +35,7 @@ COMPRESS_BYTES: Final = 64 * 1024
 GRACE_SECONDS: Final = 5.0  # past its deadline a handler is cancelled; the database gives up at 5 s by itself
 _PAUSES: Final = (0.01, 0.02, 0.05, 0.1, 0.25)  # between tries where nobody answers; the last one repeats
 _LEAST_ATTEMPT: Final = 1.0
+_LEAST_LEFT: Final = 0.01  # what is asked with less before the deadline cannot be answered by it
 _CALL, _REPLY = "Kalends-Call", "Kalends-Reply"
 
 DROPPED: Final = Counter("kalends_rpc_dropped_total", "Requests dropped past their deadline.", ["service"])
@@ -186,7 +187,7 @@ class RpcClient:
         deadline = call.deadline or time.time() + DEADLINE_SECONDS
         with telemetry.span("call", f"{service}.{method}") as span:
             traceparent, failure, tries = span.traceparent, KalendsError("timeout"), 0
-            while (left := deadline - time.time()) > 0:
+            while (left := deadline - time.time()) > _LEAST_LEFT:
                 if tries or not self._bus.is_connected:
                     await asyncio.sleep(min(left, _PAUSES[min(tries, len(_PAUSES) - 1)]))
                 tries += 1
