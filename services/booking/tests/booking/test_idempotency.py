@@ -21,6 +21,7 @@ async def test_the_same_request_gives_the_first_answer(client: Client, quotes: A
     asked = quotes.asked
     again = await client.book(key="k")
     assert (again.status, again.body, again.etag, again.location) == (201, first.body, first.etag, first.location)
+    assert again.position == first.position is not None
     assert again.headers == {"Idempotent-Replayed": "true"}
     assert quotes.asked == asked
 
@@ -71,6 +72,7 @@ async def test_actions_too(client: Client) -> None:
     first = await client.act(made["id"], "cancel", {}, key="k")
     again = await client.act(made["id"], "cancel", b"", key="k")
     assert (again.status, again.body, again.etag) == (200, first.body, first.etag)
+    assert again.position == first.position is not None
     assert (await refusal(client.act(made["id"], "cancel", {"reason": "x"}, key="k"))).code == "idempotency_key_reused"
     refused = await refusal(client.act(made["id"], "cancel", {}, key="other"))
     assert refused.code == "invalid_state"

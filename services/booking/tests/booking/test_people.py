@@ -36,6 +36,21 @@ async def test_a_person_is_shown_as_they_described_themself_last(client: Client)
     assert ([row["id"] for row in page["data"]], page["total"]) == ([one], 2)
 
 
+async def test_each_telling_is_a_version_of_its_own(client: Client) -> None:
+    """Also where the test clock stands still."""
+    made = (await client.book()).body
+    one, get = made["person_id"], {"method": "GET", "params": {"id": made["person_id"]}}
+    assert (await client.ask("get_person", **get)).etag == '"1"'
+    for name in ("Ada King", "Ada Byron"):
+        await client.ask("patch_booking", {"booker_name": name}, method="PATCH", params={"id": made["id"]})
+    shown = await client.ask("get_person", **get)
+    assert (shown.etag, shown.body["version"], shown.body["name"]) == ('"3"', 3, "Ada Byron")
+    await client.book(NOON + HALF_HOUR, booker_email="bob@x.test")
+    stale = client.ask("erase_person", method="DELETE", params={"id": one}, if_match='"2"')
+    assert (await refusal(stale)).code == "version_mismatch"
+    assert (await client.ask("erase_person", method="DELETE", params={"id": one}, if_match='"3"')).status == 204
+
+
 async def test_erasure_leaves_nothing_but_the_shape(client: Client, db: Database) -> None:
     made = (await client.book(key="k", booker_name="Zoe Secret", guests=[{"name": "Bob", "email": "bob@x.test"}])).body
     one = made["person_id"]

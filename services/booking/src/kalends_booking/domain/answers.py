@@ -3,19 +3,30 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import msgspec
+
 from kalends_shared.contracts import checks
 from kalends_shared.contracts.availability import Question
 from kalends_shared.contracts.errors import FieldError, KalendsError
-from kalends_shared.contracts.types import Object, parsed
+from kalends_shared.contracts.types import EMPTY, Object, parsed
+
+_NOTHING: Final[tuple[Any, ...]] = (None, "", [])
 
 
-def check(answers: Object, questions: list[Question]) -> None:
-    """Holds the answers to the questions.
+def check(answers: Object, questions: list[Question], before: Object | None = None) -> None:
+    """Holds the answers to the questions; of answers that were given `before` only what differs is judged again.
 
     Raises:
         KalendsError: `validation_failed` with everything that is wrong, at `#/answers/<key>`.
     """
-    errors = tuple(_problems(parsed(answers), {question.key: question for question in questions}))
+    given, known = parsed(answers), parsed(before or EMPTY)
+    asked = {question.key: question for question in questions}
+    needed = [key for key, one in asked.items() if one.required and (before is None or known.get(key) not in _NOTHING)]
+    missing = [key for key in needed if given.get(key) in _NOTHING]
+    errors = (
+        *_wrong(given, known, asked),
+        *(FieldError(f"#/answers/{checks.escape(key)}", "required", "is required") for key in missing),
+    )
     if errors:
         raise KalendsError("validation_failed", f"{errors[0].pointer} {errors[0].detail}.", errors)
 
@@ -31,10 +42,12 @@ def check_sizes(answers: Object) -> None:
         raise KalendsError("validation_failed", f"{errors[0].pointer} {errors[0].detail}.", errors)
 
 
-def _problems(answers: dict[str, Any], questions: dict[str, Question]) -> Iterator[FieldError]:
-    for key, value in answers.items():
+def _wrong(given: dict[str, Any], known: dict[str, Any], asked: dict[str, Question]) -> Iterator[FieldError]:
+    for key, value in given.items():
         at = f"#/answers/{checks.escape(key)}"
-        question = questions.get(key)
+        question = asked.get(key)
+        if key in known and msgspec.json.encode(known[key]) == msgspec.json.encode(value):
+            continue
         if question is None:
             yield FieldError(at, "unknown_field", "is not a question here")
         elif value is not None:
@@ -42,9 +55,6 @@ def _problems(answers: dict[str, Any], questions: dict[str, Question]) -> Iterat
                 yield FieldError(at, "invalid", detail)
             if wrong := _KINDS[question.type](value, question):
                 yield FieldError(at, "invalid", wrong)
-    for key, question in questions.items():
-        if question.required and answers.get(key) in (None, "", []):
-            yield FieldError(f"#/answers/{checks.escape(key)}", "required", "is required")
 
 
 def _text(value: Any, _: Question) -> str | None:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from kalends_booking.domain.refusals import WITH_ALTERNATIVES
+from kalends_booking.store import replies
 from kalends_shared import idempotency
 from kalends_shared.contracts.availability import (
     Alternatives,
@@ -85,6 +86,18 @@ async def under_key(
     `work` is given the hash of the body. `looked`: the caller has looked for a stored answer already. `instead` says
     which other starts to offer with a refused one.
     """
+    reply = await _under_key(ctx, call, work, looked=looked, instead=instead)
+    return await replies.placed(ctx.db.pool, call, reply) if reply.headers == idempotency.REPLAYED else reply
+
+
+async def _under_key(
+    ctx: Context,
+    call: Call,
+    work: Callable[[bytes], Awaitable[Reply]],
+    *,
+    looked: bool,
+    instead: Callable[[], AlternativesRequest] | None,
+) -> Reply:
     if call.idempotency_key is None:
         fingerprint = b""
     else:

@@ -38,7 +38,7 @@ async def patch_booking(ctx: Context, call: Call) -> Reply:
         if changed & {"location_id", "answers"}:
             quote = await _quote(ctx, call, state, wanted)
             if "answers" in changed:
-                _check_answers(wanted, quote)
+                _check_answers(wanted, current, quote)
             if "location_id" in changed:
                 place = quote.location if quote is not None and wanted.location_id is not None else None
                 if wanted.location_id is not None and place is None:
@@ -108,8 +108,8 @@ async def _quote(ctx: Context, call: Call, state: BookingState, wanted: BookingP
         return None
 
 
-def _check_answers(wanted: BookingPatch, quote: Quote | None) -> None:
+def _check_answers(wanted: BookingPatch, current: BookingPatch, quote: Quote | None) -> None:
     if quote is None:
         answers.check_sizes(wanted.answers)
     else:
-        answers.check(wanted.answers, quote.event_type.questions)
+        answers.check(wanted.answers, quote.event_type.questions, current.answers)

@@ -18,6 +18,7 @@ from kalends_booking.store import bookings, holds, occupancy, people
 from kalends_booking.store.bookings import Loaded
 from kalends_booking.store.commit import commit
 from kalends_booking.store.people import PersonVersion
+from kalends_booking.store.replies import placed
 from kalends_shared import idempotency
 from kalends_shared.contracts import ids
 from kalends_shared.contracts.availability import AlternativesRequest, QuoteRequest
@@ -44,7 +45,8 @@ async def create_booking(ctx: Context, call: Call) -> Reply:
         raise invalid("#/recurrence", "invalid", "does not go together with hold_id, which holds one start")
     found = await bookings.begin(ctx.db.pool, call, request.booker_email)
     if found["request_hash"] is not None:
-        return idempotency.answer(found, idempotency.request_hash(call.body))
+        stored = idempotency.answer(found, idempotency.request_hash(call.body))
+        return await placed(ctx.db.pool, call, stored)
     quoted = Quoted(
         ctx,
         call,

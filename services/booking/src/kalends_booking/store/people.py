@@ -1,6 +1,5 @@
 """Attendee data: versions of people, and which address belongs to whom."""
 
-from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +22,8 @@ JOIN people p ON p.tenant_id = w.tenant_id AND p.person_id = w.person_id AND p.v
 WHERE p.email IS NOT NULL
 """
 _SHOWN: Final = """
-SELECT k.person_id, k.created_at, p.created_at AS told_at, p.name, p.email, p.phone, p.timezone
+SELECT k.person_id, k.created_at, p.created_at AS told_at, p.name, p.email, p.phone, p.timezone,
+    (SELECT count(*) FROM people t WHERE t.tenant_id = k.tenant_id AND t.person_id = k.person_id) AS tellings
 FROM person_ids k
 CROSS JOIN LATERAL (
     SELECT p.created_at, p.name, p.email, p.phone, p.timezone FROM people p
@@ -194,13 +194,12 @@ def read(row: Any) -> PersonData:
 
 
 def shown(row: Any) -> Person:
-    """A person as the API shows them: as they described themself last. The version is that moment in milliseconds."""
-    told: datetime = row["told_at"]
+    """A person as the API shows them: as they described themself last. The version is how often they have."""
     return Person(
         id=row["person_id"],
         created_at=row["created_at"],
-        updated_at=told,
-        version=int(told.timestamp() * 1000),
+        updated_at=row["told_at"],
+        version=row["tellings"],
         name=row["name"],
         email=row["email"],
         phone=row["phone"],

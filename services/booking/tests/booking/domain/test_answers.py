@@ -20,9 +20,13 @@ QUESTIONS = [
 ]
 
 
-def wrong(given: dict[str, Any]) -> dict[str, str]:
+def raw(given: dict[str, Any]) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(given))
+
+
+def wrong(given: dict[str, Any], before: dict[str, Any] | None = None) -> dict[str, str]:
     try:
-        answers.check(msgspec.Raw(msgspec.json.encode(given)), QUESTIONS)
+        answers.check(raw(given), QUESTIONS, None if before is None else raw(before))
     except KalendsError as error:
         return {field.pointer: field.code for field in error.fields}
     return {}
@@ -46,3 +50,25 @@ def wrong(given: dict[str, Any]) -> dict[str, str]:
 )
 def test_answers(given: dict[str, Any], found: dict[str, str]) -> None:
     assert wrong(given) == found
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "errors"),
+    [
+        ({"size": "S"}, {"size": "XL"}, {"#/answers/size": "invalid"}),
+        ({"size": "S"}, {}, {"#/answers/size": "required"}),
+        # What nobody asks any more, or asks otherwise, stays as it was answered; it may go, but not change.
+        ({"size": "XS", "gone": 1}, {"size": "XS", "gone": 1, "n": 2}, {}),
+        ({"size": "XS", "gone": 1}, {"size": "S"}, {}),
+        ({"size": "S", "gone": 1}, {"size": "S", "gone": 2}, {"#/answers/gone": "unknown_field"}),
+        ({"size": "S", "ok": True}, {"size": "S", "ok": 1}, {"#/answers/ok": "invalid"}),
+        # A question that is required since does not keep others from being answered.
+        ({}, {"n": 1}, {}),
+        ({"n": 1}, {"n": "x"}, {"#/answers/n": "invalid"}),
+        (None, {"n": 1}, {"#/answers/size": "required"}),
+    ],
+)
+def test_of_changed_answers_only_what_differs_is_judged(
+    before: dict[str, Any] | None, given: dict[str, Any], errors: dict[str, str]
+) -> None:
+    assert wrong(given, before) == errors
