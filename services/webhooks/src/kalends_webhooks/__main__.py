@@ -30,6 +30,7 @@ from kalends_webhooks.dispatch import Dispatcher
 from kalends_webhooks.handlers.changes import Changes
 from kalends_webhooks.handlers.deliveries import Deliveries
 from kalends_webhooks.handlers.disabling import Disabling
+from kalends_webhooks.handlers.replaying import Replaying
 from kalends_webhooks.handlers.settling import Settling
 from kalends_webhooks.handlers.webhooks import Webhooks
 from kalends_webhooks.schema import SCHEMA
@@ -110,9 +111,13 @@ async def main(service: Service[WebhooksSettings]) -> None:
             watches[source] = consumer.watch
             sources[source] = (consumer.watch, events_rpc.last_over_rpc(client_rpc, source))
             service.supervise(f"consumer {source}", consumer.run)
+        replaying = Replaying(db, nudges.due)
+        service.supervise("replays", replaying.run)
         service.supervise("upkeep", Upkeep(db, settings.webhooks_log_days).run)
         webhooks = Webhooks(db, keyring, policy, brand, settings.webhooks_profile, Settling(sources))
-        server = RpcServer(bus, "webhooks", rpc.handlers(webhooks, Deliveries(db, nudges.due), Changes(db, watches)))
+        server = RpcServer(
+            bus, "webhooks", rpc.handlers(webhooks, Deliveries(db, nudges.due, replaying), Changes(db, watches))
+        )
         await server.start()
         service.defer(server.stop)
 

@@ -37,6 +37,7 @@ from kalends_webhooks.domain.signing import Brand
 from kalends_webhooks.handlers.changes import Changes
 from kalends_webhooks.handlers.deliveries import Deliveries
 from kalends_webhooks.handlers.disabling import Disabling
+from kalends_webhooks.handlers.replaying import Replaying
 from kalends_webhooks.handlers.settling import Settling
 from kalends_webhooks.handlers.webhooks import Webhooks
 from kalends_webhooks.subscribers import Subscribers
@@ -79,9 +80,10 @@ class Rig:
         self.worker = self.make_worker()
         self.consumer = self.make_consumer(self.worker)
         settling = Settling({context: (self.consumer.watch, self._last_event)}, SETTLED_SECONDS)
+        self.replaying = Replaying(db, self._due)
         self.handlers = rpc.handlers(
             Webhooks(db, KEYS, POLICY, BRAND, "kalends", settling),
-            Deliveries(db, self._due),
+            Deliveries(db, self._due, self.replaying),
             Changes(db, {context: self.consumer.watch}),
         )
 

@@ -107,8 +107,12 @@ class ReplayIn(Struct, kw_only=True):
 
 
 class Replayed(Struct, kw_only=True):
+    """`deliveries` are those queued so far; where not `complete`, the rest follows by itself."""
+
+    id: str
     webhook_id: str
     deliveries: int
+    complete: bool
 
 
 class Attempt(Struct, kw_only=True):

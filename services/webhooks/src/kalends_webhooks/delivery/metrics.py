@@ -13,6 +13,7 @@ FENCED: Final = Counter(
     "kalends_webhooks_fenced_total", "Results refused because the lease had ended: such a delivery is made twice."
 )
 DISABLED: Final = Counter("kalends_webhooks_disabled_total", "Subscriptions disabled, by reason.", ["reason"])
+REPLAYS: Final = Gauge("kalends_webhooks_replays", "Replays that are still being queued.")
 LATENCY: Final = Histogram(
     "kalends_webhooks_latency_seconds",
     "From the event to its receipt, of deliveries that succeeded at the first attempt.",

@@ -1,7 +1,6 @@
 """Deliveries: list, read, retry; samples by `test`; and past events again by `replay`."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -10,20 +9,15 @@ from kalends_shared import lists
 from kalends_shared.contracts import ids
 from kalends_shared.contracts.call import Call, Reply, encoded
 from kalends_shared.contracts.decode import decode, query
-from kalends_shared.contracts.errors import KalendsError, not_found
+from kalends_shared.contracts.errors import not_found
 from kalends_shared.contracts.webhooks import DeliveriesQuery, Delivery, Replayed, ReplayIn, TestIn
 from kalends_shared.db import Connection, Database
 from kalends_shared.idempotency import idempotent
 from kalends_webhooks.delivery.job import Lane
-from kalends_webhooks.domain import facts
 from kalends_webhooks.domain.samples import sample
-from kalends_webhooks.domain.subscription import Subscription, wants
+from kalends_webhooks.domain.subscription import Subscription
+from kalends_webhooks.handlers.replaying import Due, Replaying
 from kalends_webhooks.store import deliveries, feed, queue, subscriptions
-
-REPLAY_MOST: Final = 20_000
-REPLAY_CHUNK: Final = 1_000
-
-Due = Callable[[Lane], Awaitable[None]]
 
 
 class ById(Struct):
@@ -35,8 +29,8 @@ class ById(Struct):
 class Deliveries:
     """The handlers of deliveries; `due` tells workers of a lane that has something due."""
 
-    def __init__(self, db: Database, due: Due) -> None:
-        self._db, self._due = db, due
+    def __init__(self, db: Database, due: Due, replaying: Replaying) -> None:
+        self._db, self._due, self._replaying = db, due, replaying
 
     async def list(self, call: Call) -> Reply:
         webhook_id = call.params["id"]
@@ -87,8 +81,11 @@ class Deliveries:
 
         async def make(conn: Connection) -> Reply:
             subscription = await self._subscription(conn, call)
-            made = await _replay(conn, subscription, asked)
-            return Reply(status=202, body=Replayed(webhook_id=subscription.id, deliveries=made))
+            made = await self._replaying.begin(conn, subscription, asked)
+            answer = Replayed(
+                id=made.id, webhook_id=made.webhook_id, deliveries=made.made, complete=made.after >= made.until
+            )
+            return Reply(status=202, body=answer)
 
         reply = await idempotent(self._db, call, make)
         await self._due(Lane(call.tenant, call.params["id"]))
@@ -109,46 +106,6 @@ class Deliveries:
 
 class _Of(Struct):
     webhook_id: str
-
-
-async def _replay(conn: Connection, subscription: Subscription, asked: ReplayIn) -> int:
-    """Queues the events of a range once more, those that the subscription is for; returns how many.
-
-    Raises:
-        KalendsError: `validation_failed` where there are too many for one call.
-    """
-    name = ids.new_id("rpl")
-    named = set(asked.events or ("*",))
-    after, made = 0, 0
-    while True:
-        found = await deliveries.replayable(
-            conn,
-            subscription.tenant_id,
-            subscription.id,
-            after,
-            REPLAY_CHUNK,
-            asked.only_failed,
-            asked.start_at,
-            asked.end_at,
-        )
-        if not found:
-            return made
-        after = found[-1].seq
-        chosen = [
-            one.seq
-            for one in found
-            if ("*" in named or one.type in named) and wants(subscription, facts.traits(one.type, one.data))
-        ]
-        made += len(chosen)
-        if made > REPLAY_MOST:
-            raise KalendsError(
-                "validation_failed",
-                f"This would be more than {REPLAY_MOST} deliveries; replay a shorter range at a time.",
-            )
-        delivery_ids = sorted(ids.new_id("dlv") for _ in chosen)
-        await queue.add(
-            conn, subscription.tenant_id, subscription.id, name, list(zip(chosen, delivery_ids, strict=True))
-        )
 
 
 def _key(row: Delivery) -> ById:

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 
 from kalends_shared.contracts.webhooks import Attempt, DeliveriesQuery, Delivery
 from kalends_shared.db import Connection
@@ -62,29 +61,7 @@ INSERT INTO queue (tenant_id, id, webhook_id, seq, event_id, event_type, stream_
 SELECT tenant_id, id, webhook_id, seq, event_id, event_type, stream_id, replay, created_at, attempts, log, true, now()
 FROM taken
 """
-# Places of the account's events in a range; with $5, only of those that this webhook was sent and never took.
-REPLAYABLE: Final = """
-SELECT p.seq, p.type, p.data FROM public_events p
-WHERE p.tenant_id = $1 AND p.seq > $3 AND ($6::timestamptz IS NULL OR p.created_at >= $6)
-    AND ($7::timestamptz IS NULL OR p.created_at < $7)
-    AND (NOT $5 OR (
-        EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id = $1 AND d.seq = p.seq AND d.webhook_id = $2
-            AND d.status = 'failed')
-        AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id = $1 AND d.seq = p.seq AND d.webhook_id = $2
-            AND d.status = 'succeeded')
-    ))
-ORDER BY p.seq LIMIT $4
-"""
-
 _log: Final = msgspec.json.Decoder(list[Attempt])
-
-
-class Found(Struct, frozen=True):
-    """An event that may be replayed."""
-
-    seq: int
-    type: str
-    data: bytes
 
 
 def read(row: Mapping[str, Any]) -> Delivery:
@@ -136,18 +113,3 @@ async def retry(conn: Connection, tenant: str, delivery_id: str) -> None:
     """Makes a delivery due now, whether it waits or has ended."""
     if (await conn.execute(HASTEN, tenant, delivery_id)) == "UPDATE 0":
         await conn.execute(REVIVE, tenant, delivery_id)
-
-
-async def replayable(
-    conn: Connection,
-    tenant: str,
-    webhook_id: str,
-    after: int,
-    limit: int,
-    only_failed: bool,
-    start_at: datetime | None,
-    end_at: datetime | None,
-) -> list[Found]:
-    """Events of a range, in order, after a place."""
-    rows = await conn.fetch(REPLAYABLE, tenant, webhook_id, after, limit, only_failed, start_at, end_at)
-    return [Found(row["seq"], row["type"], row["data"]) for row in rows]
