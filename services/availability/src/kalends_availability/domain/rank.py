@@ -1,6 +1,6 @@
 """Rule 9: in which order hosts are tried."""
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -16,8 +16,8 @@ class Standing(NamedTuple):
     last: float | None = None
 
     def since(self, begin: float) -> int:
-        """Bookings created after a moment."""
-        return len(self.created) - bisect_right(self.created, begin)
+        """Bookings created from a moment on; under a stopped clock a host joins in the moment of its first booking."""
+        return len(self.created) - bisect_left(self.created, begin)
 
 
 class Ranked(NamedTuple):

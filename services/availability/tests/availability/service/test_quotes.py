@@ -163,7 +163,8 @@ async def test_several_hosts_and_the_order_of_refusals(api: Client) -> None:
     assert (await api.quote(together["id"], at(8)))["starts"][0]["refusal"]["rule"] == "host_inactive"
 
 
-async def test_round_robin_ranks_by_shortfall(api: Client) -> None:
+@pytest.mark.parametrize("pace", [timedelta(minutes=1), timedelta()], ids=["time goes on", "a stopped clock"])
+async def test_round_robin_ranks_by_shortfall(api: Client, pace: timedelta) -> None:
     hosts = [await api.host() for _ in range(3)]
     weights = [100, 100, 200]
     named = [{"host_id": h["id"], "weight": w} for h, w in zip(hosts, weights, strict=True)]
@@ -177,7 +178,7 @@ async def test_round_robin_ranks_by_shortfall(api: Client) -> None:
     for n in range(8):
         first = (await order())[0]
         served.append(first)
-        made = NOW + timedelta(minutes=n + 1)
+        made = NOW + (n + 1) * pace
         await api.booked(kind, at(9) + n * DAY, host_ids=[hosts[first]["id"]], created_at=made)
     # By weight: two of eight each for the first two, four for the third.
     assert [served.count(n) for n in range(3)] == [2, 2, 4]
