@@ -21,6 +21,9 @@ async def connect(url: str, name: str, health: Health | None = None, tls: ssl.SS
     Feeds `health` where it is given.
     """
 
+    client: Client | None = None
+    told: str | None = None
+
     async def lost() -> None:
         if client is not None and client.is_closed:
             return  # by ourselves
@@ -29,14 +32,20 @@ async def connect(url: str, name: str, health: Health | None = None, tls: ssl.SS
         telemetry.log("nats.disconnected", "warning")
 
     async def back() -> None:
+        nonlocal told
+        told = None
         if health is not None:
             health.set("nats", None)
         telemetry.log("nats.reconnected")
 
     async def wrong(error: Exception) -> None:
-        telemetry.log("nats.error", "warning", error=f"{type(error).__name__}: {error}")
+        nonlocal told
+        text = f"{type(error).__name__}: {error}"
+        # A server that is away is tried ten times a second, and fails in the same way each time.
+        if text != told or (client is not None and client.is_connected):
+            telemetry.log("nats.error", "warning", error=text)
+        told = text
 
-    client: Client | None = None
     servers = [server.strip() for server in url.split(",")]
     client = await nats.connect(
         servers=random.sample(servers, len(servers)),
