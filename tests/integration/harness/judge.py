@@ -1,6 +1,8 @@
 """Reads the truth past every service, in plain SQL, as an auditor with the database's own password would."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
@@ -46,6 +48,18 @@ class Judge:
                 assert attempt < 99, "the database does not come back"
                 await asyncio.sleep(0.1)
         raise AssertionError
+
+    @asynccontextmanager
+    async def undone(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        """A transaction that is rolled back; what is fetched meanwhile is read in it."""
+        await self.fetch("SELECT")
+        assert self._conn is not None
+        transaction = self._conn.transaction()
+        await transaction.start()
+        try:
+            yield self._conn
+        finally:
+            await transaction.rollback()
 
     async def value(self, sql: str, *args: object) -> Any:
         return (await self.fetch(sql, *args))[0][0]
