@@ -31,6 +31,7 @@ from kalends_webhooks.handlers.changes import Changes
 from kalends_webhooks.handlers.deliveries import Deliveries
 from kalends_webhooks.handlers.disabling import Disabling
 from kalends_webhooks.handlers.replaying import Replaying
+from kalends_webhooks.handlers.scrubbing import Scrubbing
 from kalends_webhooks.handlers.settling import Settling
 from kalends_webhooks.handlers.webhooks import Webhooks
 from kalends_webhooks.schema import SCHEMA
@@ -113,6 +114,7 @@ async def main(service: Service[WebhooksSettings]) -> None:
             service.supervise(f"consumer {source}", consumer.run)
         replaying = Replaying(db, nudges.due)
         service.supervise("replays", replaying.run)
+        service.supervise("scrubs", Scrubbing(db).run)
         service.supervise("upkeep", Upkeep(db, settings.webhooks_log_days).run)
         webhooks = Webhooks(db, keyring, policy, brand, settings.webhooks_profile, Settling(sources))
         server = RpcServer(

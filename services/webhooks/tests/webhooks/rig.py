@@ -156,13 +156,15 @@ class Rig:
     async def reply(self, method: str, body: Any = None, *, tenant: str = TENANT, **fields: Any) -> Reply:
         params = {"id": fields.pop("id")} if "id" in fields else {}
         call = Call(
-            tenant=tenant,
-            now=datetime.now(UTC),
-            path=f"/{method}",
-            params=params,
-            deadline=time.time() + 10,
-            body=b"" if body is None else msgspec.json.encode(body),
-            **fields,
+            **{
+                "tenant": tenant,
+                "now": datetime.now(UTC),
+                "path": f"/{method}",
+                "params": params,
+                "deadline": time.time() + 10,
+                "body": b"" if body is None else msgspec.json.encode(body),
+                **fields,
+            }
         )
         return await self.handlers[method](call)
 

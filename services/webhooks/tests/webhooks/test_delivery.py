@@ -1,5 +1,6 @@
 """From an event in booking's store to a receiver, on real parts."""
 
+import asyncio
 import hashlib
 import hmac
 import itertools
@@ -10,9 +11,10 @@ from standardwebhooks.webhooks import Webhook
 from svix.webhooks import Webhook as SvixWebhook
 
 from kalends_shared.testkit.waiting import eventually_async
+from kalends_webhooks.handlers import scrubbing
 
 from .making import person, state
-from .receiver import Got, Receiver
+from .receiver import Got, Receiver, Writer
 from .rig import Rig
 
 
@@ -245,3 +247,63 @@ async def test_erasure_empties_what_is_still_to_be_sent(rig: Rig, receiver: Rece
     )
     await rig.caught_up()
     assert await rig.value("SELECT count(*) FROM public_events WHERE attendees IS NOT NULL") == 0
+
+
+async def test_erasure_empties_what_receivers_have_answered(
+    rig: Rig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    """In the log, in what still waits, in stored replies, and in what is answered while or after the person is erased."""
+    monkeypatch.setattr(scrubbing, "AGAIN_SECONDS", 0.0)
+    hanging = asyncio.Event()
+    echo = b"Welcome, Ada Lovelace King\0"
+
+    async def late(writer: Writer) -> None:
+        await hanging.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(echo) + echo)
+        await writer.drain()
+
+    receiver.answer = lambda got: (500 if got.path == "/fails" else 200, {}, echo)
+    receiver.script["/late"] = late
+    logged = await rig.subscribe(receiver.url("/logged"), ["booking.confirmed"])
+    waiting = await rig.subscribe(receiver.url("/fails"), ["booking.confirmed"], retry_schedule=[600])
+    under_way = await rig.subscribe(receiver.url("/late"), ["booking.confirmed"], timeout_seconds=30)
+    booking, other = await rig.book(), await rig.book()
+    deliveries = {one["event_id"]: one for one in await rig.ended(logged, 2)}
+    first = next(one for one in receiver.at("/logged") if one.json["data"]["booking"]["id"] == booking.id)
+    mine = deliveries[first.json["id"]]
+    assert mine["attempts"][0]["response_head"] == echo.decode()
+    retried = await rig.reply(
+        "retry_delivery", id=mine["id"], idempotency_key="k", path=f"/deliveries/{mine['id']}/retry"
+    )
+    assert b"Ada" in retried.body
+    await receiver.wait(3, "/logged")
+    await receiver.wait(2, "/late")
+    await receiver.wait(2, "/fails")
+
+    async def all_waiting() -> bool:
+        return all(len(one["attempts"]) == 1 for one in await rig.deliveries(waiting))
+
+    await eventually_async(all_waiting)
+    await rig.append("person.erased", booking.person_id)
+    await rig.caught_up()
+    scrubs = scrubbing.Scrubbing(rig.db)
+    assert await scrubs.once()
+    hanging.set()
+    await rig.ended(under_way, 2)
+    assert await scrubs.once(), "once more, for what was under way"
+    assert not await scrubs.once()
+    await rig.ask("retry_delivery", id=mine["id"])
+    await receiver.wait(4, "/logged")
+    await rig.ended(logged, 2)
+    found: dict[str, set[bool]] = {booking.id: set(), other.id: set()}
+    told = {got.json["id"]: got.json["data"]["booking"]["id"] for got in receiver.got}
+    for webhook in (logged, waiting, under_way):
+        for one in await rig.deliveries(webhook):
+            found[told[one["event_id"]]] |= {attempt["response_head"] is None for attempt in one["attempts"]}
+    assert found == {booking.id: {True}, other.id: {False}}
+    again = await rig.reply(
+        "retry_delivery", id=mine["id"], idempotency_key="k", path=f"/deliveries/{mine['id']}/retry"
+    )
+    assert (again.headers, b"Ada" in again.body) == ({"Idempotent-Replayed": "true"}, False)
+    stored = await rig.db.pool.fetch("SELECT log FROM queue UNION ALL SELECT log FROM deliveries")
+    assert sum(b"Ada" in row["log"] for row in stored) == 3

@@ -39,9 +39,13 @@ class Sender:
         try:
             if not target.allowed:
                 raise Failed("address_not_allowed")
-            body = render(job, target.payload)
+            event = event_of(job)
+            body = payloads.body(target.payload, event)
             headers = self.headers(job, target, now, body)
-            answer, head = _answer(await self._client.post(target.url, _request(target, headers, body), target.timeout))
+            response = await self._client.post(target.url, _request(target, headers, body), target.timeout)
+            answer = _answer(response)
+            # What an answer about an erased person says may be about them, and nothing of them is kept.
+            head = None if event.facts.emptied else response.head[:KEPT_HEAD].decode("utf-8", "replace")
         except Failed as failure:
             answer = Answer(error=failure.name)
         except Exception as error:  # noqa: BLE001 - a fault of ours is an attempt like any other, so that it ends some time
@@ -79,16 +83,15 @@ class Sender:
         return headers | signed | target.headers
 
 
-def render(job: Job, payload: str) -> bytes:
-    """The body of a delivery, put together now from what is still known."""
-    event = payloads.Event(
+def event_of(job: Job) -> payloads.Event:
+    """The event that a delivery carries, put together now from what is still known."""
+    return payloads.Event(
         id=job.event_id,
         type=job.type,
         tenant_id=job.lane.tenant_id,
         created_at=job.created_at,
         facts=facts.read(job.data, job.attendees),
     )
-    return payloads.body(payload, event)
 
 
 def appended(log: bytes, attempt: Attempt) -> bytes:
@@ -101,7 +104,5 @@ def _request(target: Target, headers: dict[str, str], body: bytes) -> bytes:
     return f"POST {target.url.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
 
 
-def _answer(response: Response) -> tuple[Answer, str]:
-    error = "redirect" if 300 <= response.status < 400 else None
-    head = response.head[:KEPT_HEAD].decode("utf-8", "replace")
-    return Answer(response.status, error, response.headers), head
+def _answer(response: Response) -> Answer:
+    return Answer(response.status, "redirect" if 300 <= response.status < 400 else None, response.headers)

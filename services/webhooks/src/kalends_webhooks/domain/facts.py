@@ -52,6 +52,11 @@ class Facts(Struct, kw_only=True, omit_defaults=True):
     reason: str | None = None
     person: PersonRef | None = None
 
+    @property
+    def emptied(self) -> bool:
+        """Tells whether this is about somebody who was erased: nothing else has a booking without a booker."""
+        return self.booking is not None and self.booking.booker_name is None
+
 
 class Attendees(Struct, kw_only=True, omit_defaults=True):
     """Attendee data of a booking's event: as of the event, and before it where it changed it."""

@@ -56,7 +56,9 @@ class Deliveries:
             await deliveries.retry(conn, call.tenant, before.id)
             return Reply(status=202, body=await self._one(conn, call))
 
-        reply = await idempotent(self._db, call, again)
+        # The answer shows what the receiver has answered, which an erasure has to find.
+        person_id = await deliveries.person_of(self._db.pool, call.tenant, call.params["id"])
+        reply = await idempotent(self._db, call, again, person_id=person_id)
         await self._due(Lane(call.tenant, msgspec.json.decode(encoded(reply.body), type=_Of).webhook_id))
         return reply
 

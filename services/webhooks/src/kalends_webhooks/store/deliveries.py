@@ -47,6 +47,13 @@ SELECT (
         AND ($5::timestamptz IS NULL OR created_at >= $5) AND ($6::timestamptz IS NULL OR created_at < $6)
 )
 """
+PERSON: Final = """
+SELECT p.person_id FROM public_events p
+WHERE p.tenant_id = $1 AND p.seq = (
+    SELECT q.seq FROM queue q WHERE q.tenant_id = $1 AND q.id = $2
+    UNION ALL SELECT d.seq FROM deliveries d WHERE d.tenant_id = $1 AND d.id = $2
+)
+"""
 # What waits is brought forward; what is under way is left to end.
 HASTEN: Final = """
 UPDATE queue SET due_at = now(), forced = true WHERE tenant_id = $1 AND id = $2 AND claim IS NULL
@@ -85,6 +92,12 @@ def read(row: Mapping[str, Any]) -> Delivery:
 async def one(conn: "Connection | Any", tenant: str, delivery_id: str) -> Delivery | None:
     row = await conn.fetchrow(ONE, tenant, delivery_id)
     return None if row is None else read(row)
+
+
+async def person_of(conn: "Connection | Any", tenant: str, delivery_id: str) -> str | None:
+    """The person whom a delivery's event is about, if it is about one."""
+    found: str | None = await conn.fetchval(PERSON, tenant, delivery_id)
+    return found
 
 
 async def page(

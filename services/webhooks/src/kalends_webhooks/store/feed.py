@@ -116,6 +116,6 @@ async def sample(conn: Connection, drafted: Drafted, now: datetime) -> int:
 
 
 async def erase(conn: Connection, tenant: str, person_id: str) -> None:
-    """Empties what is stored of a person, now and for whatever comes later."""
+    """Empties what is stored of a person, now and for whatever comes later; `scrubs` does the rest."""
     await conn.execute(ERASE, tenant, person_id)
     await conn.execute(EMPTY, tenant, person_id)
