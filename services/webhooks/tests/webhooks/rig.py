@@ -49,7 +49,8 @@ KEY = Keyring.generate()
 KEYS = Keyring.parse(KEY)
 POLICY = Policy(["127.0.0.0/8"], allow_http=True)
 BRAND = Brand()
-SETTLED_SECONDS = 30.0  # so long, on however slow a machine, what was booked may take to be applied
+PATIENCE = 60.0  # seconds for what is waited for: machines may be slow, and other tests' transactions hold events back
+LATER = 600  # seconds that no test lasts: a retry after it comes when a test says so (`hasten`)
 
 
 class Guarded:
@@ -79,7 +80,7 @@ class Rig:
         self.relay = Relay(context, booking.url, booking.schema, bus, enrich=self._enrich)
         self.worker = self.make_worker()
         self.consumer = self.make_consumer(self.worker)
-        settling = Settling({context: (self.consumer.watch, self._last_event)}, SETTLED_SECONDS)
+        settling = Settling({context: (self.consumer.watch, self._last_event)}, PATIENCE)
         self.replaying = Replaying(db, self._due)
         self.handlers = rpc.handlers(
             Webhooks(db, KEYS, POLICY, BRAND, "kalends", settling),
@@ -123,7 +124,7 @@ class Rig:
             yield
         finally:
             stop.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*tasks)
 
     # --- booking's part
@@ -180,7 +181,7 @@ class Rig:
         page = await self.ask("list_deliveries", id=webhook["id"], query=query, **fields)
         return list(page["data"])
 
-    async def ended(self, webhook: Any, count: int = 1, seconds: float = 20) -> list[Any]:
+    async def ended(self, webhook: Any, count: int = 1, seconds: float = PATIENCE) -> list[Any]:
         """The deliveries of a webhook, newest first, once so many of them have ended."""
         async with asyncio.timeout(seconds):
             while True:
@@ -188,6 +189,22 @@ class Rig:
                 if len(found) >= count:
                     return found
                 await asyncio.sleep(0.02)
+
+    async def waiting(self, webhook: Any) -> Any:
+        """A delivery of a webhook that has failed and waits to be tried again, once there is one."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                for one in await self.deliveries(webhook):
+                    if one["next_attempt_at"] is not None:
+                        return one
+                await asyncio.sleep(0.02)
+
+    async def hasten(self, webhook: Any) -> None:
+        """Makes due what `waiting` has seen, as if its time had come."""
+        await self.waiting(webhook)
+        await self.db.pool.execute(
+            "UPDATE queue SET due_at = now() WHERE webhook_id = $1 AND claim IS NULL", webhook["id"]
+        )
 
     async def changes(self, *, tenant: str = TENANT) -> list[Any]:
         rows: list[Any] = []
@@ -206,7 +223,7 @@ class Rig:
 
     async def caught_up(self) -> None:
         """Waits until every event that is appended has been applied."""
-        assert await caught_up(self.consumer.watch, self._last_event, SETTLED_SECONDS)
+        assert await caught_up(self.consumer.watch, self._last_event, PATIENCE)
 
     # ---
 

@@ -2,11 +2,25 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
+
+import asyncpg
 
 from .making import state
 from .receiver import Got, Receiver, Writer
-from .rig import Rig
+from .rig import LATER, Rig
 
+SECOND = timedelta(seconds=1)
+KEEP_CLAIMS = """
+CREATE TABLE claims (at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE FUNCTION keep_claim() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO claims DEFAULT VALUES;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER keep_claims AFTER UPDATE ON queue FOR EACH ROW
+    WHEN (NEW.claim IS DISTINCT FROM OLD.claim AND NEW.claim IS NOT NULL) EXECUTE FUNCTION keep_claim();
+"""
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -34,25 +48,31 @@ async def test_no_more_in_flight_than_is_wanted_over_two_workers(still: Rig, rec
     async with still.running(still.relay, still.consumer, still.worker, second):
         bookings = [await still.book() for _ in range(24)]
         second.wake([])
-        await still.ended(webhook, len(bookings), seconds=30)
+        await still.ended(webhook, len(bookings))
     assert max(held) == 2
     assert len(receiver.got) == len(bookings)
 
 
-async def test_no_more_a_second_than_is_wanted_over_two_workers(still: Rig, receiver: Receiver):
+async def test_no_more_a_second_than_is_wanted_over_two_workers(still: Rig, receiver: Receiver, database_url: str):
+    owner = await asyncpg.connect(database_url, server_settings={"search_path": "webhooks"})
+    await owner.execute(KEEP_CLAIMS)
     webhook = await still.subscribe(receiver.url(), ["booking.confirmed"], rate_limit_per_second=10)
     second = still.make_worker()
     async with still.running(still.relay, still.consumer, still.worker, second):
         for _ in range(25):
             await still.book()
-        await still.ended(webhook, 25, seconds=30)
-    times = sorted(got.at for got in receiver.got)
-    assert max(sum(start <= at < start + 1 for at in times) for start in times) <= 12
-    assert times[-1] - times[0] >= 2.0
+        await still.ended(webhook, 25)
+    assert len(receiver.got) == 25
+    # Claims, which are what is granted: how soon each then goes out is up to the machine.
+    times = [row["at"] for row in await owner.fetch("SELECT at FROM claims ORDER BY at")]
+    await owner.close()
+    assert len(times) == 25
+    assert max(sum(start <= at < start + SECOND for at in times) for start in times) <= 12
+    assert times[-1] - times[0] >= 2 * SECOND
 
 
 async def test_ordered_waits_for_the_one_before_of_the_same_booking_alone(rig: Rig, receiver: Receiver):
-    webhook = await rig.subscribe(receiver.url(), ordered=True, retry_schedule=[1])
+    webhook = await rig.subscribe(receiver.url(), ordered=True, retry_schedule=[LATER])
     first = state()
 
     def answer(got: Got) -> tuple[int, dict[str, str], bytes]:
@@ -66,13 +86,17 @@ async def test_ordered_waits_for_the_one_before_of_the_same_booking_alone(rig: R
     await rig.book(id=first.id)
     other = await rig.book()
     await rig.append("booking.cancelled", first)
+    await rig.caught_up()
+    await rig.ended(webhook, 2)
+    await rig.waiting(webhook)
+    theirs = [got.json["type"] for got in receiver.got if got.json["data"]["booking"]["id"] == other.id]
+    assert theirs == ["booking.created", "booking.confirmed"], "another booking does not wait"
+    assert len(receiver.got) == 3, "the same booking does"
+    await rig.hasten(webhook)
     await rig.ended(webhook, 5)
     seen = [got.json["type"] for got in receiver.got if got.json["data"]["booking"]["id"] == first.id]
     assert seen == ["booking.created", "booking.created", "booking.confirmed", "booking.cancelled"]
-    theirs = [got for got in receiver.got if got.json["data"]["booking"]["id"] == other.id]
-    again = [got for got in receiver.got if got.json["data"]["booking"]["id"] == first.id][1]
-    assert [got.json["type"] for got in theirs] == ["booking.created", "booking.confirmed"]
-    assert theirs[1].at < again.at, "another booking does not wait"
+    assert len(receiver.got) == 6
 
 
 async def test_ordered_goes_on_after_what_has_failed_for_good(rig: Rig, receiver: Receiver):

@@ -10,7 +10,7 @@ from .interpreters import interpreter
 from .receiver import Got, Receiver
 from .rig import Rig
 
-PAGE = (Path(__file__).parents[4] / "docs" / "webhooks.md").read_text()
+PAGE = (Path(__file__).parents[4] / "docs" / "webhooks.md").read_text("utf-8")
 
 # Each reads the header and secrets from its arguments and the body from its input, and prints: whether each secret takes
 # it, whether another body is taken, whether it is taken when it is too old.
