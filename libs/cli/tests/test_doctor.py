@@ -113,6 +113,25 @@ async def test_the_command_tells_it_by_its_exit_code(database_url: str, webhooks
     code, said = await command("retry")
     assert code == 0
     assert "1 to be tried again" in said
+    code, said = await command("discard", "e2", "--service", "webhooks")
+    assert code == 1
+    assert "no failed event e2" in said
+    code, said = await command("discard", "e1", "--service", "webhooks")
+    assert code == 0, said
+    code, said = await command()
+    assert code == 0, said
+
+
+async def test_a_dead_letter_is_given_up_by_name_and_service(
+    database_url: str, webhooks: "asyncpg.Connection[Any]"
+) -> None:
+    await webhooks.execute(BURY)
+    await webhooks.execute(BURY.replace("7, 1", "7, 2").replace("'e1'", "'e2'").replace("'failed'", "'parked'"))
+    for service, event_id in (("booking", "e1"), ("gateway", "e1"), ("webhooks", "e2"), ("webhooks", "e3")):
+        assert not await doctor.discard(database_url, service, event_id)
+    assert await doctor.discard(database_url, "webhooks", "e1")
+    left = [tuple(row) for row in await webhooks.fetch("SELECT event_id, retry_requested FROM dead_letters")]
+    assert left == [("e2", True)]
 
 
 async def test_after_a_restore_new_events_follow_the_old_and_the_streams_are_gone(

@@ -17,6 +17,7 @@ LATE_SECONDS: Final = 60.0  # a consumer that far behind is not merely busy
 
 HAS_CONSUMER: Final = "SELECT to_regclass('checkpoints') IS NOT NULL AND to_regclass('dead_letters') IS NOT NULL"
 CHECKPOINTS: Final = "SELECT source, tx, position FROM checkpoints ORDER BY source"
+FAILED: Final = "SELECT source, tx, position FROM dead_letters WHERE event_id = $1 AND status = 'failed'"
 BEHIND: Final = """
 SELECT count(*) AS events, coalesce(extract(epoch FROM now() - min(recorded_at)), 0)::float8 AS seconds,
     ($1::bigint, $2::bigint) > (0, 0) AND NOT EXISTS (SELECT FROM events WHERE (tx, position) >= ($1, $2)) AS ahead
@@ -81,6 +82,15 @@ async def retry(url: str, service: str | None = None, stream_id: str | None = No
             if await conn.fetchval(HAS_CONSUMER):
                 asked += await dead_letters.request_retry(conn, stream_id=stream_id)
     return asked
+
+
+async def discard(url: str, service: str, event_id: str) -> bool:
+    """Gives up one failed event for good, as far as `service` goes; what waits behind it is tried. False: none such."""
+    async with _schema(url, service) as conn:
+        if not await conn.fetchval(HAS_CONSUMER):
+            return False
+        row = await conn.fetchrow(FAILED, event_id)
+        return row is not None and await dead_letters.discard(conn, *row)
 
 
 @asynccontextmanager

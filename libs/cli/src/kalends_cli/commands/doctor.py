@@ -1,4 +1,4 @@
-"""`kalends doctor [retry | restored]`: exits with 0 where all is well, else with 1.
+"""`kalends doctor [retry | discard | restored]`: exits with 0 where all is well, else with 1.
 
 The database is KALENDS_DATABASE_DIRECT_URL, else KALENDS_DATABASE_URL, else the local stack's.
 `restored` asks for KALENDS_NATS_URL, too.
@@ -22,6 +22,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     retry = actions.add_parser("retry", help="have events that could not be applied tried again")
     retry.add_argument("--service", choices=SERVICES, help="only of this service")
     retry.add_argument("--stream", help="only of this stream, such as bkg_...")
+    discard = actions.add_parser("discard", help="give up an event for good; what waits behind it is tried")
+    discard.add_argument("--service", choices=SERVICES, required=True, help="whose consumer gives it up")
+    discard.add_argument("event", help="the id that `kalends doctor` shows")
     actions.add_parser("restored", help="after a restore of the database, before the services start")
 
 
@@ -36,6 +39,13 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.action == "retry":
             asked = asyncio.run(doctor.retry(url, arguments.service, arguments.stream))
             print(f"{asked} to be tried again; the active consumers do so within a second.")
+            return 0
+        if arguments.action == "discard":
+            if not asyncio.run(doctor.discard(url, arguments.service, arguments.event)):
+                raise Problem(f"{arguments.service} has no failed event {arguments.event}")
+            print(
+                f"{arguments.service} will do without {arguments.event}; what waits behind it is tried within a second."
+            )
             return 0
         if arguments.action == "restored":
             return _settle(url, nats_url(home))
