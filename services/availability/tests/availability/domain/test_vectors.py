@@ -41,8 +41,8 @@ from .facts import answer, plan_of
 from .oracle import World
 
 FOLDER = Path(__file__).parents[2] / "vectors"
-SLOTS: dict[str, Any] = {c["id"]: c for c in json.loads((FOLDER / "slot-cases.json").read_text())["cases"]}
-DST: dict[str, Any] = {c["id"]: c for c in json.loads((FOLDER / "dst-cases.json").read_text())["cases"]}
+SLOTS: dict[str, Any] = {c["id"]: c for c in json.loads((FOLDER / "slot-cases.json").read_text("utf-8"))["cases"]}
+DST: dict[str, Any] = {c["id"]: c for c in json.loads((FOLDER / "dst-cases.json").read_text("utf-8"))["cases"]}
 MADE: dict[str, Any] = {
     "created_at": datetime(2020, 1, 1, tzinfo=UTC),
     "updated_at": datetime(2020, 1, 1, tzinfo=UTC),

@@ -1,6 +1,5 @@
 """Availability out of the service: settings, projected busy time, the memory of replicas."""
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 from nats.aio.client import Client as Bus
 
 from kalends_shared.db import Database
+from kalends_shared.testkit.waiting import eventually_async
 
 from .world import ALWAYS, DAY, NOW, OFFICE, Client, Node, at, pointers, refusal
 
@@ -316,9 +316,11 @@ async def test_two_replicas(api: Client, db: Database, bus: Bus) -> None:
     for client in (api, other):
         assert at(9) in await client.starts(kind["id"])
     await api.booked(kind, at(9))
-    await bus.flush()
-    await asyncio.sleep(0.05)
-    assert at(9) not in await other.starts(kind["id"])
+
+    async def told() -> bool:
+        return at(9) not in await other.starts(kind["id"])
+
+    await eventually_async(told)
     api.node.told = False
     await api.booked(kind, at(10))
     await api.patch("event_type", kind["id"], {"slot_offset_minutes": 5})
