@@ -17,16 +17,18 @@ KALENDS_TEST_INFRA says where the shared servers come from: `embedded` (default)
 with pytest-xdist the last two name one server a worker, separated by spaces. What a test kills is always its own, out
 of the wheels. PostgreSQL is started once a run, by the first worker that asks; nothing outlives the run.
 
+    figure        tells a figure of the run, `figure("12 duplicates of 960")`, which stands at the end of its report
+
 How much a test tries is `scale.count(reduced=..., full=...)`; one that makes sense only at the full figure is marked
 `full`. Waiting is `waiting.eventually`.
 """
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import pytest
 
@@ -34,6 +36,7 @@ from kalends_shared.servers import Nats, Postgres, Server, Valkey
 from kalends_shared.testkit import infra, scale
 
 S = TypeVar("S", bound=Server)
+FIGURE: Final = "kalends.figure"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,6 +48,22 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         infra.end_run()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, figure in report.user_properties:
+                if name == FIGURE:
+                    terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {figure}")
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    def tell(figure: str) -> None:
+        record_property(FIGURE, figure)
+
+    return tell
 
 
 @pytest.fixture(scope="session")
