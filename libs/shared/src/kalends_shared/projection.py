@@ -20,7 +20,7 @@ from kalends_shared.contracts.events import Envelope
 from kalends_shared.db import Connection, Database, transient
 from kalends_shared.event_store import Position
 from kalends_shared.positions import PositionWatch
-from kalends_shared.upcasters import Upcasters
+from kalends_shared.upcasters import UPCASTERS, Upcasters
 
 Apply = Callable[[Connection, list[Envelope]], Awaitable[None]]
 EventsAfter = Callable[[Position, int], Awaitable[Sequence[Envelope]]]
@@ -105,7 +105,7 @@ class Projection:
     ) -> None:
         self.db, self.source = db, source
         self._apply, self._after_commit = apply, after_commit
-        self._upcasters = upcasters or Upcasters()
+        self._upcasters = upcasters or UPCASTERS
         self._durable = durable
         self.watch = PositionWatch(db, source)
         self.at = Position()

@@ -1,8 +1,6 @@
 """Old events as today's code wants them: pure functions from one schema version of an event type to the next.
 
-    upcasters = Upcasters()
-
-    @upcasters.step("booking.created", 1)
+    @UPCASTERS.step("booking.created", 1)
     def named_hosts(data, state):             # version 1 -> 2
         data["host_ids"] = [data.pop("host_id")]
         return data, state
@@ -12,7 +10,7 @@ a package's tests hold them. An event of a version above the highest known is no
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -64,3 +62,7 @@ class Upcasters:
             return event
         version, data, state = self.documents(event.type, event.schema_version, bytes(event.data), bytes(event.state))
         return msgspec.structs.replace(event, schema_version=version, data=msgspec.Raw(data), state=msgspec.Raw(state))
+
+
+# The steps of every context: its own service and all who consume its events must read an old one alike.
+UPCASTERS: Final = Upcasters()

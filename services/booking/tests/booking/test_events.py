@@ -22,6 +22,7 @@ from kalends_shared.contracts.booking import (
     Policies,
 )
 from kalends_shared.db import Database
+from kalends_shared.upcasters import UPCASTERS
 
 from .domain.given import HOUR, MADE, NOON, ONE, booked
 from .world import NOW, Client, tailed
@@ -105,7 +106,7 @@ def test_an_event_is_read_as_it_was_written(event: events.Event) -> None:
 @pytest.mark.parametrize("event", SAMPLES, ids=lambda one: one.TYPE)
 def test_every_version_ever_written_can_be_read(event: events.Event) -> None:
     """A golden file a version, with data and state as that version wrote them."""
-    version = codec.UPCASTERS.current(event.TYPE)
+    version = UPCASTERS.current(event.TYPE)
     change = happened(event)
     written = b'{"data":%s,"state":%s}' % (codec.data(change), msgspec.json.encode(change.after))
     path = GOLDEN / f"{event.TYPE}.{version}.json"

@@ -4,12 +4,14 @@ import asyncio
 import random
 
 import msgspec
+import pytest
 
 from kalends_shared import events_rpc
 from kalends_shared.contracts.events import Envelope
 from kalends_shared.event_store import Position
 from kalends_shared.jetstream import api, stream_name
 from kalends_shared.testkit.waiting import eventually_async
+from kalends_shared.upcasters import UPCASTERS, Document
 from kalends_webhooks.dispatch import Dispatcher
 from kalends_webhooks.subscribers import Subscribers
 
@@ -198,3 +200,13 @@ async def test_samples_are_not_in_the_feed(rig: Rig, receiver: Receiver):
     got = (await receiver.wait(1))[0]
     assert got.json["type"] == "booking.confirmed"
     assert await rig.changes(tenant=TENANT) == []
+
+
+async def test_an_old_event_is_told_as_todays_code_has_it(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    def named(data: Document, state: Document) -> tuple[Document, Document]:
+        return data, state | {"seats": 3}
+
+    monkeypatch.setitem(UPCASTERS._steps, ("hold.expired", 1), named)
+    await rig.append("hold.expired", hold())
+    await rig.caught_up()
+    assert [row["data"]["hold"]["seats"] for row in await rig.changes()] == [3]

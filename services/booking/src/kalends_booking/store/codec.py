@@ -18,9 +18,7 @@ from kalends_booking.domain.events import (
 )
 from kalends_shared.contracts.booking import BookingState, HoldState
 from kalends_shared.contracts.events import NewEvent
-from kalends_shared.upcasters import Upcasters
-
-UPCASTERS: Final = Upcasters()
+from kalends_shared.upcasters import UPCASTERS
 
 # What of a booking's state its public form shows, beside ids, times of change and attendee data.
 _TOLD: Final = (
