@@ -118,7 +118,9 @@ async def main(service: Service[WebhooksSettings]) -> None:
         service.supervise("upkeep", Upkeep(db, settings.webhooks_log_days).run)
         webhooks = Webhooks(db, keyring, policy, brand, settings.webhooks_profile, Settling(sources))
         server = RpcServer(
-            bus, "webhooks", rpc.handlers(webhooks, Deliveries(db, nudges.due, replaying), Changes(db, watches))
+            bus,
+            "webhooks",
+            rpc.handlers(webhooks, Deliveries(db, nudges.due, replaying, watches), Changes(db, watches)),
         )
         await server.start()
         service.defer(server.stop)

@@ -81,11 +81,12 @@ class Rig:
         self.worker = self.make_worker()
         self.consumer = self.make_consumer(self.worker)
         settling = Settling({context: (self.consumer.watch, self._last_event)}, PATIENCE)
+        watches = {context: self.consumer.watch}
         self.replaying = Replaying(db, self._due)
         self.handlers = rpc.handlers(
             Webhooks(db, KEYS, POLICY, BRAND, "kalends", settling),
-            Deliveries(db, self._due, self.replaying),
-            Changes(db, {context: self.consumer.watch}),
+            Deliveries(db, self._due, self.replaying, watches),
+            Changes(db, watches),
         )
 
     @classmethod

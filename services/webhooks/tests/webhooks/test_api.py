@@ -13,6 +13,7 @@ from kalends_shared.contracts import ids
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.webhooks import Delivery
 from kalends_shared.contracts.webhooks import Webhook as WebhookShape
+from kalends_shared.event_store import Position
 from kalends_shared.net import Policy
 from kalends_shared.testkit.waiting import eventually_async
 from kalends_webhooks.handlers.settling import Settling
@@ -286,3 +287,25 @@ async def test_a_hundred_subscriptions_an_account(still: Rig):
         await still.ask("create_webhook", HOOK)
     assert (await refused(still, "create_webhook", HOOK)).code == "limit_reached"
     await still.ask("create_webhook", HOOK, tenant=OTHER)
+
+
+async def test_writes_tell_their_position_and_reads_wait_for_one(rig: Rig, receiver: Receiver):
+    """Of a write here nothing has to be waited for; of one that makes deliveries, until they are made."""
+    made = await rig.reply("create_webhook", {"url": receiver.url(), "events": ["booking.confirmed"]})
+    webhook = msgspec.json.decode(msgspec.json.encode(made.body))
+    booking = await rig.book()
+    last = await rig.booking.pool.fetchrow("SELECT tx, position FROM events WHERE stream_id = $1", booking.id)
+    place = f"{rig.context}:{last['tx']}.{last['position']},{made.position}"
+    found = await rig.ask("list_deliveries", id=webhook["id"], min_position=place)
+    assert [one["event_type"] for one in found["data"]] == ["booking.confirmed"]
+    delivery = found["data"][0]["id"]
+    with pytest.raises(KalendsError) as refused_:
+        await rig.reply("get_delivery", id=delivery, min_position=f"{rig.context}:{last['tx'] + 10**9}.1")
+    assert refused_.value.code == "position_not_reached"
+    for method, body, thing in (
+        ("patch_webhook", {}, webhook["id"]), ("rotate_secret", {}, webhook["id"]), ("test_webhook", {}, webhook["id"]),
+        ("replay_webhook", {}, webhook["id"]), ("retry_delivery", None, delivery), ("delete_webhook", None, webhook["id"]),
+    ):  # fmt: skip
+        reply = await rig.reply(method, body, id=thing)
+        source, place_of = (reply.position or "").split(":")
+        assert (source, Position.parse(place_of) > Position()) == ("webhooks", True), method

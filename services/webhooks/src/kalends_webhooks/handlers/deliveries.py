@@ -1,5 +1,6 @@
 """Deliveries: list, read, retry; samples by `test`; and past events again by `replay`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from kalends_shared.contracts.errors import not_found
 from kalends_shared.contracts.webhooks import DeliveriesQuery, Delivery, Replayed, ReplayIn, TestIn
 from kalends_shared.db import Connection, Database
 from kalends_shared.idempotency import idempotent
+from kalends_shared.positions import PositionWatch, wait_for
 from kalends_webhooks.delivery.job import Lane
 from kalends_webhooks.domain.samples import sample
 from kalends_webhooks.domain.subscription import Subscription
@@ -27,15 +29,19 @@ class ById(Struct):
 
 
 class Deliveries:
-    """The handlers of deliveries; `due` tells workers of a lane that has something due."""
+    """The handlers of deliveries; `due` tells workers of a lane that has something due.
 
-    def __init__(self, db: Database, due: Due, replaying: Replaying) -> None:
-        self._db, self._due, self._replaying = db, due, replaying
+    `watches` tell how far each source's events have become deliveries, for reads that want to see their own write.
+    """
+
+    def __init__(self, db: Database, due: Due, replaying: Replaying, watches: Mapping[str, PositionWatch]) -> None:
+        self._db, self._due, self._replaying, self._watches = db, due, replaying, watches
 
     async def list(self, call: Call) -> Reply:
         webhook_id = call.params["id"]
         asked = query(call.query, DeliveriesQuery)
         window = lists.window(asked, ById)
+        await wait_for(self._watches, call)
         if not await subscriptions.exists(self._db.pool, call.tenant, webhook_id):
             raise not_found("This webhook")
         after = window.after.id if window.after else None
@@ -46,6 +52,7 @@ class Deliveries:
         return Reply(body=lists.answer(window, rows, key=_key, encode=msgspec.json.encode, total=total))
 
     async def get(self, call: Call) -> Reply:
+        await wait_for(self._watches, call)
         return Reply(body=await self._one(self._db.pool, call))
 
     async def retry(self, call: Call) -> Reply:
@@ -54,7 +61,7 @@ class Deliveries:
             if not await subscriptions.exists(conn, call.tenant, before.webhook_id):
                 raise not_found("The webhook of this delivery")
             await deliveries.retry(conn, call.tenant, before.id)
-            return Reply(status=202, body=await self._one(conn, call))
+            return Reply(status=202, body=await self._one(conn, call), position=await feed.written(conn))
 
         # The answer shows what the receiver has answered, which an erasure has to find.
         person_id = await deliveries.person_of(self._db.pool, call.tenant, call.params["id"])
@@ -72,7 +79,8 @@ class Deliveries:
             delivery_id = ids.new_id("dlv")
             await queue.add(conn, call.tenant, subscription.id, "test", [(seq, delivery_id)])
             made = await deliveries.one(conn, call.tenant, delivery_id)
-            return Reply(status=202, body=made, location=f"/deliveries/{delivery_id}")
+            position = await feed.written(conn)
+            return Reply(status=202, body=made, location=f"/deliveries/{delivery_id}", position=position)
 
         reply = await idempotent(self._db, call, make)
         await self._due(Lane(call.tenant, call.params["id"]))
@@ -87,7 +95,7 @@ class Deliveries:
             answer = Replayed(
                 id=made.id, webhook_id=made.webhook_id, deliveries=made.made, complete=made.after >= made.until
             )
-            return Reply(status=202, body=answer)
+            return Reply(status=202, body=answer, position=await feed.written(conn))
 
         reply = await idempotent(self._db, call, make)
         await self._due(Lane(call.tenant, call.params["id"]))

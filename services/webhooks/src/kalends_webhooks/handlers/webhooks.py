@@ -24,7 +24,7 @@ from kalends_webhooks.delivery.targets import belongs_to
 from kalends_webhooks.domain import subscription as rules
 from kalends_webhooks.domain.signing import Brand
 from kalends_webhooks.domain.subscription import Subscription
-from kalends_webhooks.store import subscriptions
+from kalends_webhooks.store import feed, subscriptions
 
 RESOLVE_SECONDS: Final = 1.0
 
@@ -78,12 +78,14 @@ class Webhooks:
                 body=rules.public(made, secret),
                 etag=etag(made.version),
                 location=f"/webhooks/{made.id}",
+                position=await feed.written(conn),
             )
 
         return await idempotent(self._db, call, insert)
 
     async def get(self, call: Call) -> Reply:
-        return _shown(await self._one(self._db.pool, call))
+        found = await self._one(self._db.pool, call)
+        return Reply(body=rules.public(found), etag=etag(found.version))
 
     async def list(self, call: Call) -> Reply:
         window = lists.window(query(call.query, PageQuery), Newest)
@@ -115,7 +117,7 @@ class Webhooks:
             self._give_secret(after, wanted.secret, immediate=False)
             wanted.secret = None
         await subscriptions.update(conn, after, revived=revived)
-        return _shown(after)
+        return Reply(body=rules.public(after), etag=etag(after.version), position=await feed.written(conn))
 
     async def delete(self, call: Call) -> Reply:
         async with self._db.transaction() as conn:
@@ -123,7 +125,7 @@ class Webhooks:
             before = await self._one(conn, call, lock=True)
             check_match(call, before.version)
             await subscriptions.delete(conn, call.tenant, before.id)
-        return Reply(status=204)
+            return Reply(status=204, position=await feed.written(conn))
 
     async def rotate_secret(self, call: Call) -> Reply:
         asked = decode(call.body, RotateIn)
@@ -136,7 +138,7 @@ class Webhooks:
             secret = rules.make_secret()
             self._give_secret(after, secret, immediate=asked.immediate)
             await subscriptions.update(conn, after)
-            return Reply(body=rules.public(after, secret), etag=etag(after.version))
+            return Reply(body=rules.public(after, secret), etag=etag(after.version), position=await feed.written(conn))
 
         return await idempotent(self._db, call, rotate)
 
@@ -187,7 +189,3 @@ def _key(row: Subscription) -> Newest:
 
 def _encode(row: Subscription) -> bytes:
     return msgspec.json.encode(rules.public(row))
-
-
-def _shown(row: Subscription) -> Reply:
-    return Reply(body=rules.public(row), etag=etag(row.version))

@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from kalends_shared import positions
 from kalends_shared.db import Connection
+from kalends_shared.event_store import Position
 from kalends_webhooks.domain import facts
 from kalends_webhooks.domain.derive import Drafted
 from kalends_webhooks.domain.payloads import Event
@@ -18,6 +20,7 @@ AFTER: Final = """
 SELECT tenant_id, seq, id, type, created_at, data, attendees FROM public_events
 WHERE tenant_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
 """
+PLACE: Final = "SELECT pg_current_xact_id()::text::bigint"
 LAST: Final = "SELECT last_seq FROM feeds WHERE tenant_id = $1"
 SAMPLE: Final = """
 INSERT INTO public_events (tenant_id, seq, id, type, created_at, stream_id, data, attendees)
@@ -93,6 +96,11 @@ async def after(conn: "Connection | Any", tenant: str, seq: int, limit: int) -> 
 async def last(conn: "Connection | Any", tenant: str) -> int:
     """The place of the account's newest event; 0 where there is none."""
     return int(await conn.fetchval(LAST, tenant) or 0)
+
+
+async def written(conn: Connection) -> str:
+    """The Kalends-Position of what this transaction writes. Reads here see whatever is committed, so none waits for it."""
+    return positions.token("webhooks", Position(tx=await conn.fetchval(PLACE)))
 
 
 def event(row: Any) -> Event:
