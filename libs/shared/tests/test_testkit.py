@@ -137,11 +137,11 @@ def test_nothing_outlives_a_run_however_it_ends(tmp_path: Path, ending: str) -> 
     options = [word for scope in scopes for word in ("-o", scope)]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     with subprocess.Popen([*command, *options, str(inner)], cwd=tmp_path, env=environ) as run:
-        eventually(lambda: (tmp_path / "run").exists() and (tmp_path / "run").stat().st_size > 0)
+        eventually(lambda: (tmp_path / "run").exists() and (tmp_path / "run").stat().st_size > 0, 120)
         if ending == "killed":
             assert _mentioning((tmp_path / "run").read_text())
             run.kill()
-        assert run.wait(60) == (0 if ending == "in order" else -signal.SIGKILL)
+        assert run.wait(120) == (0 if ending == "in order" else -signal.SIGKILL)
     directory = Path((tmp_path / "run").read_text())
     eventually(lambda: not _mentioning(str(directory)) and not directory.exists())
 

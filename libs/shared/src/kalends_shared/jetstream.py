@@ -66,8 +66,8 @@ class Delivered(NamedTuple):
     published_at: datetime
 
 
-async def api(bus: Client, subject: str, body: Any = None) -> dict[str, Any]:
-    """Asks `$JS.API.<subject>`.
+async def api(bus: Client, subject: str, body: Any = None, *, seconds: float = API_TIMEOUT) -> dict[str, Any]:
+    """Asks `$JS.API.<subject>`, and waits so many seconds for the answer.
 
     Raises:
         JetStreamError: the server refused.
@@ -75,7 +75,7 @@ async def api(bus: Client, subject: str, body: Any = None) -> dict[str, Any]:
     """
     payload = b"" if body is None else msgspec.json.encode(body)
     try:
-        answer = await bus.request(f"$JS.API.{subject}", payload, timeout=API_TIMEOUT)
+        answer = await bus.request(f"$JS.API.{subject}", payload, timeout=seconds)
     except nats_errors.NoRespondersError as error:
         raise JetStreamError(503, "nobody serves JetStream") from error
     return checked(answer.data)

@@ -12,7 +12,7 @@ import msgspec
 from nats import errors as nats_errors
 from nats.aio.client import Client
 
-from kalends_shared import event_store
+from kalends_shared import event_store, jetstream
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.events import Envelope, NewEvent
 from kalends_shared.db import Database
@@ -38,7 +38,7 @@ def event(kind: str = "thing.created", data: Any = None, state: Any = None, **fi
     )
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 15.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 60.0) -> None:
     """Waits until the condition holds.
 
     Raises:
@@ -79,6 +79,11 @@ async def tailed(db: Database) -> list[event_store.Stored]:
     return found
 
 
+async def api(bus: Client, subject: str, body: Any = None) -> dict[str, Any]:
+    """Asks JetStream, with more patience than a relay has."""
+    return await jetstream.api(bus, subject, body, seconds=30)
+
+
 async def published(bus: Client, context: str) -> list[Envelope]:
     """The whole stream, as it lies there; nothing while it cannot be read."""
     found: list[Envelope] = []
@@ -100,17 +105,22 @@ async def running(*runs: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncIte
         yield
     finally:
         stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*tasks)
 
 
-async def cut_leader(database_url: str, application: str) -> int:
-    """Ends the connection that holds a session lock, as an operator or a failing network would; returns how many."""
+async def cut_leader(database_url: str, application: str) -> None:
+    """Ends the connection that holds a session lock, as an operator or a failing network would, as soon as one does."""
     owner = await asyncpg.connect(database_url)
-    count: int = await owner.fetchval(
-        "SELECT count(pg_terminate_backend(a.pid)) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-        " WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = $1 AND a.datname = current_database()",
-        f"kalends-{application}",
-    )
+
+    async def cut() -> bool:
+        count: int = await owner.fetchval(
+            "SELECT count(pg_terminate_backend(a.pid)) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+            " WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = $1 AND a.datname = current_database()",
+            f"kalends-{application}",
+        )
+        assert count < 2, "two lead"
+        return count == 1
+
+    await eventually(cut)
     await owner.close()
-    return count

@@ -82,7 +82,7 @@ class Sink:
 
 async def publish(bus: Client, events: Sequence[Envelope], source: str) -> None:
     """Writes messages into the stream as they are, in whatever order, as no relay would."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for event in events:
             subject = f"kalends.ev.{source}.{event.tenant_id}.{event.type}"
-            await bus.request(subject, msgspec.json.encode(event), timeout=5)
+            await bus.request(subject, msgspec.json.encode(event), timeout=30)

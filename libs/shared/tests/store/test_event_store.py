@@ -12,7 +12,7 @@ from kalends_shared.event_store import Position, Stored, VersionConflict
 from kalends_shared.testkit import scale
 from kalends_shared.upcasters import Upcasters
 
-from .helpers import NOW, TENANT, call, event, stored_ids, tailed
+from .helpers import NOW, TENANT, append, call, event, eventually, stored_ids, tailed
 
 
 async def test_what_is_appended_is_what_is_read(db: Database) -> None:
@@ -106,10 +106,12 @@ async def test_commands_over_the_same_subjects_in_any_order_never_deadlock(db: D
     """Each takes two of four hosts and appends to two of four streams: without sorted locks first, 40P01."""
     versions = dict.fromkeys(("s1", "s2", "s3", "s4"), 0)
 
+    connections = asyncio.Semaphore(8)  # as the pool has; who waits for one there gives up after 10 s
+
     async def swap(seed: int) -> None:
         pick = random.Random(seed)
         streams, hosts = pick.sample(sorted(versions), 2), pick.sample(["h1", "h2", "h3", "h4"], 2)
-        async with db.transaction() as conn:
+        async with connections, db.transaction() as conn:
             await event_store.lock(conn, TENANT, [*streams, *hosts])
             for stream in streams:
                 loaded = await event_store.load_state(conn, TENANT, stream)
@@ -135,6 +137,39 @@ async def test_the_tail_stops_below_an_open_transaction(db: Database) -> None:
         assert await event_store.tail(fast, Position(), 10) == []
         await opened.commit()
     assert [s.at for s in await tailed(db)] == [first.at, second.at]
+
+
+class ByPosition:
+    """A tail by position alone, as it should not be."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    async def read(self, db: Database, done: asyncio.Event) -> None:
+        while True:
+            last_round = done.is_set()
+            rows = await db.pool.fetch(
+                "SELECT position FROM events WHERE position > $1 ORDER BY position LIMIT 50", max(self.seen, default=0)
+            )
+            self.seen |= {row["position"] for row in rows}
+            if last_round and not rows:
+                return
+            await asyncio.sleep(0.001)
+
+    async def miss_one(self, db: Database) -> None:
+        """Commits an event when this tail is past it."""
+        conn = await db.direct()
+        await conn.execute("SET transaction_timeout = 0; SET idle_in_transaction_session_timeout = 0; BEGIN")
+        late = await event_store.append(conn, call(), "thg_late", 0, [event()])
+        soon = await append(db, "thg_soon", 0)
+        assert soon.position > late.position
+
+        async def passed() -> bool:
+            return max(self.seen, default=0) > late.position
+
+        await eventually(passed)
+        await conn.execute("COMMIT")
+        await conn.close()
 
 
 async def test_no_tail_misses_an_event_of_transactions_that_commit_out_of_order(
@@ -167,28 +202,16 @@ async def test_no_tail_misses_an_event_of_transactions_that_commit_out_of_order(
                 return seen
             await asyncio.sleep(0.001)
 
-    async def read_by_position() -> set[int]:
-        seen, last = set[int](), 0
-        while True:
-            last_round = done.is_set()
-            rows = await reader.pool.fetch(
-                "SELECT position FROM events WHERE position > $1 ORDER BY position LIMIT 50", last
-            )
-            seen |= {row["position"] for row in rows}
-            last = rows[-1]["position"] if rows else last
-            if last_round and not rows:
-                return seen
-            await asyncio.sleep(0.001)
-
-    tails = asyncio.gather(read_by_horizon(), read_by_position())
-    await asyncio.gather(*(write(seed) for seed in range(12)))
+    naive = ByPosition()
+    tails = asyncio.gather(read_by_horizon(), naive.read(reader, done))
+    await asyncio.gather(naive.miss_one(db), *(write(seed) for seed in range(12)))
     done.set()
-    tailed, naive = await tails
+    tailed, _ = await tails
     rows = await reader.pool.fetch("SELECT tx, position FROM events ORDER BY tx, position")
     await reader.close()
 
     assert [s.at for s in tailed] == [Position(*row) for row in rows]
-    assert len(naive) < len(rows), "the transactions were not adversarial enough to show anything"
+    assert len(naive.seen) < len(rows), "the transactions were not adversarial enough to show anything"
     versions: dict[str, int] = {}
     for stored in tailed:
         assert stored.version == versions.get(stored.stream_id, 0) + 1

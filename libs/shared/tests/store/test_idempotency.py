@@ -112,15 +112,18 @@ async def test_a_failure_leaves_the_key_free_and_no_effects(db: Database) -> Non
 @pytest.mark.parametrize("refusing", [False, True])
 async def test_fifty_at_once_have_one_effect(db: Database, refusing: bool) -> None:
     make = Maker(KalendsError("slot_taken") if refusing else None)
+    turned_away = asyncio.Event()
+    await asyncio.gather(*(db.pool.execute("SELECT pg_sleep(0.1)") for _ in range(8)))  # opens the whole pool
 
     async def slow(conn: Connection) -> Reply:
-        await asyncio.sleep(0.02)
+        await turned_away.wait()
         return await make(conn)
 
     async def send() -> str:
         try:
             reply = await idempotent(db, keyed(), slow)
         except KalendsError as refusal:
+            turned_away.set()
             return f"{refusal.code} {refusal.retry_after}"
         return str(reply.headers.get("Idempotent-Replayed"))
 

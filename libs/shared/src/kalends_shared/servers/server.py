@@ -103,7 +103,7 @@ class Server(ABC):
         self._served = self._served or serves
         return serves
 
-    def start(self, timeout: float = 30) -> None:
+    def start(self, timeout: float = 120) -> None:
         """Starts it and returns when it serves clients; one that dies while it starts is started again.
 
         A crashed server may need that: PostgreSQL refuses to start until the last process of the crashed one is gone.
