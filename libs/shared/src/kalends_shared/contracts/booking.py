@@ -258,6 +258,7 @@ class Policies(Struct, kw_only=True, omit_defaults=True):
     requires_confirmation: bool = False
     confirmation_expires_at: Instant | None = None
     approved: bool = True
+    requires_payment: bool = False
     assignment: str = "single"
 
 

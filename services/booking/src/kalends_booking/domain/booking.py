@@ -99,13 +99,14 @@ def expires_at(state: BookingState) -> datetime:
     waits = [state.start_at]
     if not state.policies.approved and state.policies.confirmation_expires_at:
         waits.append(state.policies.confirmation_expires_at)
-    if not paid(state) and state.payment and state.payment.expires_at:
+    if not paid(state) and state.payment is not None and state.payment.expires_at:
         waits.append(state.payment.expires_at)
     return min(waits)
 
 
 def paid(state: BookingState) -> bool:
-    return state.payment is None or state.payment.status == "paid"
+    """Nothing is awaited; a payment that nobody asked for may be told, and is not waited for."""
+    return not state.policies.requires_payment or (state.payment is not None and state.payment.status == "paid")
 
 
 def caught_up(state: BookingState, now: datetime) -> tuple[BookingState, tuple[Change, ...]]:

@@ -169,6 +169,7 @@ def reschedule(
                 requires_confirmation=kept.requires_confirmation,
                 confirmation_expires_at=kept.confirmation_expires_at,
                 approved=kept.approved,
+                requires_payment=kept.requires_payment,
             ),
             reason=reason,
         )
@@ -357,6 +358,7 @@ def _policies(event_type: EventType, now: datetime) -> Policies:
         requires_confirmation=event_type.requires_confirmation,
         confirmation_expires_at=None if expires is None else now + timedelta(minutes=expires),
         approved=not event_type.requires_confirmation,
+        requires_payment=event_type.payment is not None,
         assignment=event_type.assignment,
     )
 

@@ -22,7 +22,9 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 def booked(status: str = "confirmed", policies: dict[str, Any] | None = None, **fields: Any) -> BookingState:
     """A booking from noon to one; `policies` on top of those of a plain event type."""
     rules = Policies(**(policies or {}))
-    if status == "pending" and not fields.get("payment"):
+    if fields.get("payment"):
+        rules = replace(rules, requires_payment=True)
+    elif status == "pending":
         rules = replace(rules, requires_confirmation=True, approved=False)
     made = BookingState(
         id="bkg_1",

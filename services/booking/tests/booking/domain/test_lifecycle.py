@@ -167,13 +167,18 @@ class TestPayment:
         assert (after(decision).status, events(decision)) == ("confirmed", ["payment.updated"])
 
     def test_only_once_approved_where_both_are_required(self) -> None:
-        both = replace(unpaid(), policies=booked("pending").policies)
+        both = replace(unpaid(), policies=replace(booked("pending").policies, requires_payment=True))
         told = after(booking.tell_payment(both, BEFORE, self.paid))
         assert told.status == "pending"
         assert after(booking.approve(told, BEFORE)).status == "confirmed"
         approved = after(booking.approve(both, BEFORE))
         assert approved.status == "pending"
         assert after(booking.tell_payment(approved, BEFORE, self.paid)).status == "confirmed"
+
+    def test_what_nobody_asked_for_is_not_awaited(self) -> None:
+        told = after(booking.tell_payment(booked("pending"), BEFORE, Payment(status="failed")))
+        assert (told.status, told.payment) == ("pending", Payment(status="failed"))
+        assert after(booking.approve(told, BEFORE)).status == "confirmed"
 
     def test_failed_leaves_it_waiting(self) -> None:
         assert after(booking.tell_payment(unpaid(), BEFORE, Payment(status="failed"))).status == "pending"
