@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -70,11 +70,12 @@ class Guarded:
 class Rig:
     """One webhooks service: its handlers by name (`ask`), its worker, its consumer of booking.
 
-    `people` is what booking would join into events, by person version.
+    `ahead` is how far the workers' clock is ahead of the wall's. `people` is what booking would join into events, by person version.
     """
 
     def __init__(self, db: Database, booking: Database, bus: Client, context: str) -> None:
         self.db, self.booking, self.bus, self.context = db, booking, bus, context
+        self.ahead = timedelta()
         self.people: dict[str, PersonData] = {}
         self.versions: dict[str, int] = {}
         self.relay = Relay(context, booking.url, booking.schema, bus, enrich=self._enrich)
@@ -99,8 +100,17 @@ class Rig:
         client = HttpClient(Dialer(policy, **dialling))
         sender = Sender(client, BRAND)
         return Worker(
-            self.db, Targets(self.db, KEYS, policy), sender, Disabling(self.db, self._nudge).follow, places=places
+            self.db,
+            Targets(self.db, KEYS, policy),
+            sender,
+            Disabling(self.db, self._nudge, self.clock).follow,
+            places=places,
+            clock=self.clock,
         )
+
+    def clock(self) -> datetime:
+        """The time by which workers judge: the wall's, and `ahead` of it."""
+        return datetime.now(UTC) + self.ahead
 
     def make_consumer(self, taker: Worker | None) -> Consumer:
         dispatcher = Dispatcher(Subscribers(), self._nudge, taker)

@@ -180,27 +180,41 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(rig: Rig, receiver: R
     assert (log["status"], log["attempts"][0]["error"], receiver.at("/elsewhere")) == ("failed", "redirect", [])
 
 
-async def test_five_days_of_failure_disable(rig: Rig, receiver: Receiver):
+async def test_five_days_of_failure_without_a_success_disable(rig: Rig, receiver: Receiver):
+    """By the workers' clock: failures on each day, one success, and five days again; the account's others are told."""
+    well = False
+    receiver.answer = lambda got: (200 if well or got.path == "/others" else 500, {}, b"")
     webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"], retry_schedule=[])
-    receiver.answer = lambda _: (500, {}, b"")
-    before = datetime.now(UTC)
-    await rig.book()
-    await rig.ended(webhook)
-    assert before <= await rig.value("SELECT failing_since FROM subscriptions") <= datetime.now(UTC)
-    # Another, because what was looked at a moment ago is not looked at again.
-    long = await rig.subscribe(receiver.url(), ["booking.confirmed"], retry_schedule=[])
-    await rig.db.pool.execute(
-        "UPDATE subscriptions SET failing_since = now() - interval '5 days' WHERE id = $1", long["id"]
-    )
-    await rig.book()
-    await rig.ended(long)
+    await rig.subscribe(receiver.url("/others"), ["webhook.disabled"])
+
+    async def day(number: float) -> bool:
+        """An event on that day; whether the webhook is enabled after it."""
+        before = len(await rig.deliveries(webhook))
+        rig.ahead = timedelta(days=number)
+        await rig.book()
+        await rig.ended(webhook, before + 1)
+
+        async def followed() -> bool:
+            return not rig.worker._ended
+
+        await eventually_async(followed)
+        return bool((await rig.ask("get_webhook", id=webhook["id"]))["enabled"])
+
+    assert [await day(number) for number in (0, 1, 3, 4.9)] == [True] * 4
+    well = True
+    assert await day(4.95)
+    well = False
+    assert [await day(number) for number in (5.5, 6, 10.4)] == [True] * 3, "the success began the count anew"
+    await day(10.6)
 
     async def disabled() -> bool:
-        return not (await rig.ask("get_webhook", id=long["id"]))["enabled"]
+        return not (await rig.ask("get_webhook", id=webhook["id"]))["enabled"]
 
     await eventually_async(disabled)
-    assert (await rig.ask("get_webhook", id=long["id"]))["disabled_reason"] == "failing"
-    assert (await rig.ask("get_webhook", id=webhook["id"]))["enabled"]
+    assert (await rig.ask("get_webhook", id=webhook["id"]))["disabled_reason"] == "failing"
+    told = (await receiver.wait(1, "/others"))[0].json
+    assert (told["type"], told["data"]["reason"]) == ("webhook.disabled", "failing")
+    assert told["data"]["webhook"]["id"] == webhook["id"]
 
 
 async def test_a_success_ends_the_count_of_days(rig: Rig, receiver: Receiver):

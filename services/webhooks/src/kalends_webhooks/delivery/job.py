@@ -1,9 +1,17 @@
 """One delivery in the hands of a worker."""
 
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from msgspec import Struct
+
+Clock = Callable[[], datetime]
+
+
+def wall() -> datetime:
+    """The time by which attempts are made, signed and judged; never the test clock, which is the accounts'."""
+    return datetime.now(UTC)
 
 
 class Lane(NamedTuple):

@@ -5,13 +5,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from kalends_shared import telemetry
 from kalends_shared.db import Database, transient
 from kalends_webhooks.delivery import metrics
-from kalends_webhooks.delivery.job import Job, Lane
+from kalends_webhooks.delivery.job import Clock, Job, Lane, wall
 from kalends_webhooks.delivery.lanes import SLOW_SECONDS, Lanes
 from kalends_webhooks.delivery.sender import Sender, Sent
 from kalends_webhooks.delivery.targets import Target, Targets
@@ -38,8 +37,11 @@ Followed = Callable[[list[tuple[Lane, str]], set[Lane]], Awaitable[None]]
 class Worker:
     """One process's part in delivery; `run` it once. It is also the dispatcher's Taker, where both roles are here."""
 
-    def __init__(self, db: Database, targets: Targets, sender: Sender, follow: Followed, *, places: int) -> None:
+    def __init__(
+        self, db: Database, targets: Targets, sender: Sender, follow: Followed, *, places: int, clock: Clock = wall
+    ) -> None:
         self._db, self._targets, self._sender, self._follow = db, targets, sender, follow
+        self._clock = clock
         self._lanes = Lanes(places)
         self._name = secrets.token_hex(6)
         self._claims = 0
@@ -203,7 +205,7 @@ class Worker:
                 raise
             finally:
                 late.cancel()
-            next_ = judge(sent.answer, job.attempts + 1, target.schedule, datetime.now(UTC))
+            next_ = judge(sent.answer, job.attempts + 1, target.schedule, self._clock())
             unit.outcome = next_.status
             unit.fields |= {"status": sent.answer.status_code, "error": sent.answer.error}
         self._learn(job, sent, next_)
@@ -242,7 +244,7 @@ class Worker:
             self._flush.clear()
             while batch := self._ended[:most]:
                 try:
-                    written = await queue.finish(self._db.pool, [ended for ended, _, _ in batch], datetime.now(UTC))
+                    written = await queue.finish(self._db.pool, [ended for ended, _, _ in batch], self._clock())
                 except Exception as error:  # noqa: BLE001 - whatever it is, the others' results must get through
                     # A claim may be refused later, and then the delivery is made once more; it is never lost.
                     telemetry.log("webhooks.finish_failed", "warning", error=f"{type(error).__name__}: {error}")

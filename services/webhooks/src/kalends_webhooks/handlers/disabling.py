@@ -1,6 +1,6 @@
 """Subscriptions that end by themselves: their receiver is gone or has asked for it, or nothing has gone through for days."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -10,7 +10,7 @@ from kalends_shared.contracts import ids
 from kalends_shared.db import Database
 from kalends_webhooks import emitting
 from kalends_webhooks.delivery import metrics
-from kalends_webhooks.delivery.job import Lane
+from kalends_webhooks.delivery.job import Clock, Lane, wall
 from kalends_webhooks.dispatch import Nudge
 from kalends_webhooks.domain.derive import Drafted
 from kalends_webhooks.domain.facts import Facts
@@ -26,12 +26,12 @@ LOOK_AGAIN: Final = timedelta(minutes=5)
 class Disabling:
     """What follows attempts (`worker.Followed`). It looks at a failing subscription's past every few minutes at most."""
 
-    def __init__(self, db: Database, nudge: Nudge) -> None:
-        self._db, self._nudge = db, nudge
+    def __init__(self, db: Database, nudge: Nudge, clock: Clock = wall) -> None:
+        self._db, self._nudge, self._clock = db, nudge, clock
         self._looked: dict[Lane, datetime] = {}
 
     async def follow(self, disable: list[tuple[Lane, str]], failed: set[Lane]) -> None:
-        now = datetime.now(UTC)
+        now = self._clock()
         self._looked = {lane: at for lane, at in self._looked.items() if now - at < LOOK_AGAIN}
         look = [lane for lane in failed if lane not in self._looked]
         if look:
