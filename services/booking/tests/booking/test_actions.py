@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -167,6 +167,22 @@ async def test_seats_of_a_group_slot_never_pass_its_capacity(client: Client, quo
     for row in (await client.list())["data"]:
         await client.act(row["id"], "cancel")
     assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 0
+
+
+async def test_a_group_slot_is_full_to_its_own_bookers_and_busy_to_all_others(
+    client: Client, quotes: AlwaysOpen
+) -> None:
+    kinds = [event_type("hst_ann", "hst_bob", id=f"evt_{n}", capacity=3, assignment="collective") for n in range(2)]
+    quotes.event_types |= {kind.id: kind for kind in kinds}
+    await client.book(event_type_id="evt_0", seats=2)
+
+    async def rule(start_at: datetime = NOON, **body: Any) -> Any:
+        return (await refusal(client.book(start_at, **{"event_type_id": "evt_0", "seats": 2, **body}))).extra["rule"]
+
+    assert await rule() == "capacity"
+    assert await rule(event_type_id="evt_1") == "busy"
+    assert await rule(NOON + HALF_HOUR / 2) == "busy"
+    assert await rule(end_at=NOON + 2 * HALF_HOUR) == "busy"
 
 
 async def test_units_of_a_resource_are_each_given_once(client: Client, quotes: AlwaysOpen) -> None:

@@ -169,10 +169,13 @@ def _free(wish: Wish, seen: Seen) -> bool:
 
 
 def _options(wish: Wish, seen: Seen) -> list[Option]:
-    places = [(host, _begun(wish, seen, host.id)) for host in wish.start.hosts]
-    free = [(host, begun) for host, begun in places if begun is not None]
+    calm = [host for host in wish.start.hosts if not _met(wish, seen, host.id)]
+    if len(calm) < wish.needed:
+        raise refused("busy")
+    places = [(host, _begun(wish, seen, host.id)) for host in calm]
+    free = [(host, begun) for host, begun in places if begun + wish.seats <= wish.event_type.capacity]
     if len(free) < wish.needed:
-        raise refused("capacity" if wish.event_type.capacity > 1 else "busy")
+        raise refused("capacity")
     served = [(host, begun, units) for host, begun in free if (units := _units(wish, seen, host.id)) is not None]
     if len(served) < wish.needed:
         raise refused("resource")
@@ -186,21 +189,27 @@ def _options(wish: Wish, seen: Seen) -> list[Option]:
     return [Option(tuple(host for host, _, _ in some), some[0][2]) for some in chosen]
 
 
-def _begun(wish: Wish, seen: Seen, subject_id: str) -> int | None:
-    """The seats taken in the group slot that would be joined, 0 where a slot would be begun, None where neither may be."""
-    start, (low, high) = wish.start, wish.reserved
-    begun = 0
-    for taken in seen.taken:
-        if taken.subject_id != subject_id:
-            continue
-        same = (taken.slot, taken.start_at, taken.end_at) == (wish.event_type.id, start.start_at, start.end_at)
-        if same and wish.event_type.capacity > 1:
-            if taken.seats + wish.seats > wish.event_type.capacity:
-                return None
-            begun = taken.seats
-        elif taken.reserved_from < high and low < taken.reserved_to:
-            return None
-    return begun
+def _met(wish: Wish, seen: Seen, subject_id: str) -> bool:
+    """Rule 5: whether the slot meets what another one reserves; one that it could share is no other."""
+    low, high = wish.reserved
+    return any(
+        taken.subject_id == subject_id
+        and taken.reserved_from < high
+        and low < taken.reserved_to
+        and not _shared(wish, taken, wish.event_type.id)
+        for taken in seen.taken
+    )
+
+
+def _begun(wish: Wish, seen: Seen, subject_id: str) -> int:
+    """Rule 6: the seats taken in the group slot that would be joined, 0 where one would be begun."""
+    shared = (t for t in seen.taken if t.subject_id == subject_id and _shared(wish, t, wish.event_type.id))
+    return next((taken.seats for taken in shared), 0)
+
+
+def _shared(wish: Wish, taken: Taken, slot: str) -> bool:
+    same = (taken.slot, taken.start_at, taken.end_at) == (slot, wish.start.start_at, wish.start.end_at)
+    return same and wish.event_type.capacity > 1
 
 
 def _units(wish: Wish, seen: Seen, host_id: str) -> tuple[Unit, ...] | None:
@@ -216,8 +225,7 @@ def _one_unit(wish: Wish, seen: Seen, host_id: str, resource: QuotedResource) ->
     for taken in seen.taken:
         if taken.resource_id != resource.id:
             continue
-        same = (taken.slot, taken.start_at, taken.end_at) == (slot, wish.start.start_at, wish.start.end_at)
-        if same and wish.event_type.capacity > 1:
+        if _shared(wish, taken, slot):
             return Unit(resource.id, taken.subject_id, slot)
         if taken.reserved_from < high and low < taken.reserved_to:
             busy.add(taken.subject_id)

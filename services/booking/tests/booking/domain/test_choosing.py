@@ -125,7 +125,14 @@ class TestGroups:
 
     def test_another_start_of_the_same_event_type_is_a_conflict(self) -> None:
         group = wish("ann", "bob", capacity=3)
-        assert hosts(group, taken("ann", shift=timedelta(minutes=15))) == [["bob"]]
+        other, full = timedelta(minutes=15), taken("bob", seats=3)
+        assert hosts(group, taken("ann", shift=other)) == [["bob"]]
+        with refused("slot_taken", rule="busy"):
+            hosts(group, taken("ann", shift=other), taken("bob", shift=other))
+        with refused("slot_taken", rule="capacity"):
+            hosts(group, taken("ann", shift=other), full)
+        with refused("slot_taken", rule="busy"):
+            hosts(wish("ann", "bob", capacity=3, assignment="collective"), taken("ann", shift=other), full)
 
     def test_another_event_type_is_a_conflict(self) -> None:
         assert hosts(wish("ann", "bob", capacity=3), taken("ann", slot="evt_2")) == [["bob"]]
