@@ -1,7 +1,9 @@
 """A migrated database, a bus, and clients of the handlers over them."""
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
+import asyncpg
 import pytest
 from nats.aio.client import Client as Bus
 
@@ -33,6 +35,14 @@ async def db(databases: Databases, schemas: Sequence[Schema]) -> AsyncIterator[D
     yield database
     await database.close()
     await databases.drop(url)
+
+
+@pytest.fixture
+async def owner(db: Database) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    """The database's owner, whose transactions may last: the service's own end after seconds."""
+    connection = await asyncpg.connect(db.url, server_settings={"search_path": db.schema})
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture(scope="session")

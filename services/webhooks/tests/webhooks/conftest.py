@@ -1,6 +1,7 @@
 """Real parts: a migrated database with the schemas of booking and webhooks, JetStream, a receiver."""
 
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
@@ -14,6 +15,14 @@ from .rig import BOOKING, Rig
 @pytest.fixture(scope="session")
 def schemas() -> Sequence[Schema]:
     return (SCHEMA, BOOKING)
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port of this machine at which nobody listens, nor can while the test goes on."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.fixture

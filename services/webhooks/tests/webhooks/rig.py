@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import msgspec
 from nats.aio.client import Client
 
@@ -228,6 +229,15 @@ class Rig:
             after = page["next_cursor"]
             if not page["has_more"]:
                 return rows
+
+    @asynccontextmanager
+    async def owner(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        """The database's owner, whose transactions may last: the service's own end after seconds."""
+        conn = await asyncpg.connect(self.db.url, server_settings={"search_path": self.db.schema})
+        try:
+            yield conn
+        finally:
+            await conn.close()
 
     async def value(self, sql: str, *arguments: Any) -> Any:
         return await self.db.pool.fetchval(sql, *arguments)

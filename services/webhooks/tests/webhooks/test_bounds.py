@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
-import asyncpg
-
 from .making import state
 from .receiver import Got, Receiver, Writer
 from .rig import LATER, Rig
@@ -53,9 +51,9 @@ async def test_no_more_in_flight_than_is_wanted_over_two_workers(still: Rig, rec
     assert len(receiver.got) == len(bookings)
 
 
-async def test_no_more_a_second_than_is_wanted_over_two_workers(still: Rig, receiver: Receiver, database_url: str):
-    owner = await asyncpg.connect(database_url, server_settings={"search_path": "webhooks"})
-    await owner.execute(KEEP_CLAIMS)
+async def test_no_more_a_second_than_is_wanted_over_two_workers(still: Rig, receiver: Receiver):
+    async with still.owner() as conn:
+        await conn.execute(KEEP_CLAIMS)
     webhook = await still.subscribe(receiver.url(), ["booking.confirmed"], rate_limit_per_second=10)
     second = still.make_worker()
     async with still.running(still.relay, still.consumer, still.worker, second):
@@ -64,8 +62,8 @@ async def test_no_more_a_second_than_is_wanted_over_two_workers(still: Rig, rece
         await still.ended(webhook, 25)
     assert len(receiver.got) == 25
     # Claims, which are what is granted: how soon each then goes out is up to the machine.
-    times = [row["at"] for row in await owner.fetch("SELECT at FROM claims ORDER BY at")]
-    await owner.close()
+    async with still.owner() as conn:
+        times = [row["at"] for row in await conn.fetch("SELECT at FROM claims ORDER BY at")]
     assert len(times) == 25
     assert max(sum(start <= at < start + SECOND for at in times) for start in times) <= 12
     assert times[-1] - times[0] >= 2 * SECOND

@@ -159,10 +159,10 @@ async def test_a_proxy_is_told_checked_addresses_and_never_a_name(receiver: Rece
     assert "hook.test" not in "".join(seen)
 
 
-async def test_a_proxy_that_refuses_or_is_away_is_named(receiver: Receiver, unused_tcp_port: int):
+async def test_a_proxy_that_refuses_or_is_away_is_named(receiver: Receiver, dead_port: int):
     url = parse_url(receiver.url())
     async with proxy_server([], refuse=True) as port:
-        for proxy in (port, unused_tcp_port):
+        for proxy in (port, dead_port):
             client = Client(Dialer(POLICY, proxy=Proxy.parse(f"http://127.0.0.1:{proxy}")))
             with pytest.raises(Failed, match="proxy_failed"):
                 await client.post(url, REQUEST, 5)

@@ -1,7 +1,5 @@
 """A long queue of one account is not in the way of another's, nor one endpoint's in that of the next."""
 
-import asyncio
-
 from kalends_shared.testkit import scale
 from kalends_shared.testkit.waiting import eventually_async
 
@@ -21,8 +19,14 @@ WHERE p.tenant_id = $3 AND p.type = 'booking.confirmed'
 async def pile(rig: Rig, url: str, count: int) -> str:
     """A webhook with so many deliveries due."""
     webhook = await rig.subscribe(url, ["booking.cancelled"])
-    await rig.db.pool.execute(BACKLOG, webhook["id"], count, TENANT)
+    async with rig.owner() as conn:
+        await conn.execute(BACKLOG, webhook["id"], count, TENANT)
     return str(webhook["id"])
+
+
+async def unpile(rig: Rig, *webhook_ids: str) -> None:
+    async with rig.owner() as conn:
+        await conn.execute("DELETE FROM queue WHERE webhook_id = ANY ($1)", webhook_ids)
 
 
 async def waiting(rig: Rig, webhook_id: str) -> int:
@@ -52,7 +56,7 @@ async def test_behind_anothers_long_queue_a_new_one_goes_out_at_once(still: Rig,
             assert await waiting(still, piled) > many // 2
             assert len(receiver.at("/piled-2")) >= 200, "nor does one endpoint wait for the other"
             assert len(await still.ended(mine)) == 1
-            await still.db.pool.execute("DELETE FROM queue WHERE webhook_id = ANY ($1)", [piled, second])
+            await unpile(still, piled, second)
 
             async def quiet() -> bool:
                 return still.worker._lanes.held == 0
@@ -76,5 +80,4 @@ async def test_a_retry_comes_on_time_behind_a_long_queue(still: Rig, receiver: R
             between = sum(first.at < got.at < again.at for got in receiver.at("/piled"))
             assert between < 10_000, "it did not wait for all that was due before it"
             assert await waiting(still, piled) > 0
-            await still.db.pool.execute("DELETE FROM queue WHERE webhook_id = $1", piled)
-            await asyncio.sleep(0)
+            await unpile(still, piled)

@@ -182,7 +182,7 @@ async def test_subscriptions_begin_where_they_are_made(rig: Rig, receiver: Recei
 
 
 async def test_a_subscription_begins_after_what_another_transaction_still_hides(rig: Rig, receiver: Receiver):
-    async with rig.db.transaction() as conn:
+    async with rig.owner() as conn, conn.transaction():
         await conn.execute("SELECT pg_current_xact_id()")
         await rig.book()
         subscribing = asyncio.create_task(rig.subscribe(receiver.url(), ["booking.confirmed"]))

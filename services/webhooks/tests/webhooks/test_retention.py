@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
-
 from kalends_shared.contracts import ids
 from kalends_webhooks.upkeep import Upkeep
 
@@ -41,24 +39,25 @@ async def test_ids_fall_into_their_days_partition(rig: Rig, receiver: Receiver):
     assert await rig.value("SELECT count(*) FROM deliveries_default") == 0
 
 
-async def test_days_past_retention_are_dropped(still: Rig, database_url: str):
-    owner = await asyncpg.connect(database_url, server_settings={"search_path": "webhooks"})
+async def test_days_past_retention_are_dropped(still: Rig):
     today = datetime.now(UTC)
-    for days in (9, 40):
-        day = (today - timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
-        low, high = [await owner.fetchval("SELECT delivery_floor($1)", one) for one in (day, day + timedelta(days=1))]
+    async with still.owner() as owner:
+        for days in (9, 40):
+            day = (today - timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
+            low, high = [
+                await owner.fetchval("SELECT delivery_floor($1)", one) for one in (day, day + timedelta(days=1))
+            ]
+            await owner.execute(
+                f"CREATE TABLE {named(day)} PARTITION OF deliveries FOR VALUES FROM ('{low}') TO ('{high}')"
+            )
         await owner.execute(
-            f"CREATE TABLE {named(day)} PARTITION OF deliveries FOR VALUES FROM ('{low}') TO ('{high}')"
+            "INSERT INTO deliveries SELECT 't', 'dlv_0' || n, 'w', 1, 'm', 'x', 's', '', 'failed', now(), now() - interval '99 days', 1, '[]'"
+            " FROM generate_series(1, 3) AS n"
         )
-    await owner.execute(
-        "INSERT INTO deliveries SELECT 't', 'dlv_0' || n, 'w', 1, 'm', 'x', 's', '', 'failed', now(), now() - interval '99 days', 1, '[]'"
-        " FROM generate_series(1, 3) AS n"
-    )
-    await owner.execute(
-        "INSERT INTO public_events (tenant_id, seq, id, type, created_at, recorded_at, stream_id, data)"
-        " VALUES ('t', -5, 'msg_a', 'x', now(), now() - interval '99 days', 's', '{}'), ('t', 5, 'msg_b', 'x', now(), now() - interval '99 days', 's', '{}')"
-    )
-    await owner.close()
+        await owner.execute(
+            "INSERT INTO public_events (tenant_id, seq, id, type, created_at, recorded_at, stream_id, data)"
+            " VALUES ('t', -5, 'msg_a', 'x', now(), now() - interval '99 days', 's', '{}'), ('t', 5, 'msg_b', 'x', now(), now() - interval '99 days', 's', '{}')"
+        )
     await Upkeep(still.db, 30).once()
     left = await partitions(still)
     assert named(today - timedelta(days=9)) in left

@@ -202,7 +202,7 @@ async def test_an_address_that_may_not_be_called_is_not(still: Rig, receiver: Re
     assert receiver.connections == 0
 
 
-async def test_errors_have_names(rig: Rig, receiver: Receiver, unused_tcp_port: int):
+async def test_errors_have_names(rig: Rig, receiver: Receiver, dead_port: int):
     async def nonsense(writer: Writer) -> None:
         writer.write(b"SSH-2.0-OpenSSH\r\n\r\n")
 
@@ -216,7 +216,7 @@ async def test_errors_have_names(rig: Rig, receiver: Receiver, unused_tcp_port: 
     receiver.script |= {"/nonsense": nonsense, "/slam": slam}
     mail = await asyncio.start_server(greet, "127.0.0.1", 0)
     urls = {
-        f"http://127.0.0.1:{unused_tcp_port}/": "connection_refused",
+        f"http://127.0.0.1:{dead_port}/": "connection_refused",
         "http://nowhere.invalid/": "name_not_resolved",
         receiver.url("/nonsense"): "protocol_error",
         receiver.url("/slam"): "connection_failed",

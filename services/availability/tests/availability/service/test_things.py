@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.db import transient
 
 from .world import ALWAYS, NOW, OFFICE, Client, at, pointers, refusal
 
@@ -157,7 +158,10 @@ async def test_slugs(api: Client) -> None:
     theirs = Client(api.node)
     assert (await theirs.event_type(slug="caf-au-lait"))["slug"] == "caf-au-lait"
     outcomes = await asyncio.gather(*(api.event_type(slug="race") for _ in range(8)), return_exceptions=True)
-    assert sum(not isinstance(one, KalendsError) for one in outcomes) == 1
+    assert sum(isinstance(one, dict) for one in outcomes) == 1
+    refused = [one for one in outcomes if not isinstance(one, dict)]
+    # A server that answers slowly may also give up a wait for a lock.
+    assert all((isinstance(one, KalendsError) and one.code == "slug_in_use") or transient(one) for one in refused)
 
 
 async def test_durations_follow_the_duration_until_they_are_chosen(api: Client) -> None:
