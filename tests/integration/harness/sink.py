@@ -12,10 +12,14 @@ import msgspec
 
 @dataclass
 class Sink:
-    """`got` holds (path, headers in lower case, body); `open` counts requests that have no answer yet."""
+    """`got` holds (path, headers in lower case, body); `open` counts requests that have no answer yet.
+
+    One that `echoes` answers with the body that it was sent.
+    """
 
     url: str = ""
     delay: float = 0.0
+    echoes: bool = False
     got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     open: int = 0
 
@@ -36,7 +40,8 @@ class Sink:
                 try:
                     await asyncio.sleep(self.delay)
                     self.got.append((lines[0].split()[1], headers, body))
-                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    answer = body if self.echoes else b"ok"
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
                     await writer.drain()
                 finally:
                     self.open -= 1

@@ -177,6 +177,7 @@ def no_show(state: BookingState, now: datetime, reason: str | None = None) -> De
 
 
 def undo_no_show(state: BookingState, now: datetime) -> Decision:
+    state, _ = caught_up(state, now)
     if state.status != "no_show" or state.no_show_at is None or now > state.no_show_at + UNDOABLE:
         raise illegal(state.status, "unmarked as no-show")
     return _append(state, (), now, BookingNoShowUndone())
