@@ -34,7 +34,6 @@ from kalends_shared.db import Database
 from kalends_shared.servers import Nats, Postgres
 from kalends_shared.service import run_loop
 
-TENANT = "acc_bench-live"
 THEN = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=2)
 PERSON = new_id("per")
 COUNTS = """
@@ -43,8 +42,8 @@ SELECT (SELECT count(*) FROM timers), (SELECT count(*) FROM events WHERE type = 
 """
 
 
-async def book(db: Database, n: int) -> None:
-    """A booking made two days ago, for an hour later."""
+async def book(db: Database, n: int, tenants: int) -> None:
+    """A booking of one of the tenants, made two days ago, for an hour later."""
     host = f"hst_{n % 500}"
     start = THEN + timedelta(hours=1, minutes=30 * (n // 500))
     kind = EventType(
@@ -55,22 +54,26 @@ async def book(db: Database, n: int) -> None:
     quoted = QuotedStart(start_at=start, end_at=start + timedelta(minutes=30), hosts=[only])
     wish = Wish(quote=Quote(quoted_at=THEN, event_type=kind, timezone="UTC", starts=[quoted]), start=quoted)
     request = BookingIn(event_type_id=kind.id, start_at=start, booker_name="Ada", booker_email="ada@example.test")
-    person = PersonVersion(person_id=PERSON, known=False, version=new_version(), name="Ada", email="ada@example.test")
+    person = PersonVersion(
+        person_id=PERSON, known=n >= tenants, version=new_version(), name="Ada", email="ada@example.test"
+    )
     booker = Booker(person_id=PERSON, version=person.version, email=person.email)
     option = choosing.plain(wish)
     assert option is not None
     made = placing.create(new_id("bkg"), request, wish, [option], booker, THEN)
-    outcome = await commit(db.pool, Call(tenant=TENANT, now=THEN), made, person=person)
+    call = Call(tenant=f"acc_bench{n % tenants}-live", now=THEN)
+    outcome = await commit(db.pool, call, made, person=person)
     assert outcome.kind == "done"
 
 
-async def fill(db: Database, count: int) -> None:
-    await book(db, 0)  # the person is made by the first
-    left = iter(range(1, count))
+async def fill(db: Database, count: int, tenants: int) -> None:
+    for n in range(tenants):
+        await book(db, n, tenants)  # the tenant's person is made by its first booking
+    left = iter(range(tenants, count))
 
     async def client() -> None:
         for n in left:
-            await book(db, n)
+            await book(db, n, tenants)
 
     await asyncio.gather(*(client() for _ in range(16)))
 
@@ -90,6 +93,7 @@ async def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--timers", type=int, default=10_000)
     flags.add_argument("--replicas", type=int, default=2)
+    flags.add_argument("--tenants", type=int, default=1, help="whose bookings they are, in turn")
     args = flags.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kalends-bench-"))
     postgres, nats = Postgres(folder / "postgres"), Nats(folder / "nats")
@@ -99,7 +103,7 @@ async def main() -> None:
         nats.start()
         await migrations.migrate(postgres.url, [SCHEMA])
         db = await Database.connect(postgres.url, SCHEMA.name, size=5)
-        await fill(db, args.timers)
+        await fill(db, args.timers, args.tenants)
         print(machine())
         for n in range(args.replicas):
             environment = os.environ | {

@@ -23,6 +23,7 @@ APPEND: Final = """
 SELECT version, tx, position FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 """
 LOCK: Final = "SELECT lock_keys($1, $2)"
+LOCK_ALL: Final = "SELECT lock_all($1, $2)"
 LOAD_STATE: Final = """
 SELECT version, type, schema_version, state FROM events
 WHERE tenant_id = $1 AND stream_id = $2 ORDER BY version DESC LIMIT 1
@@ -180,6 +181,11 @@ def append_arguments(
 async def lock(conn: Connection, tenant: str, keys: Sequence[str]) -> None:
     """Takes the transaction's locks on these keys, sorted; call it before the first write."""
     await conn.execute(LOCK, tenant, list(keys))
+
+
+async def lock_all(conn: Connection, keys: Sequence[tuple[str, str]]) -> None:
+    """The same for keys of several tenants, each (tenant, key)."""
+    await conn.execute(LOCK_ALL, [tenant for tenant, _ in keys], [key for _, key in keys])
 
 
 async def load_state(

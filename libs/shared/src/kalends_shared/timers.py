@@ -1,17 +1,16 @@
 """Durable timers: set in the transaction of what they belong to, fired once, in due order, by whichever replica is free.
 
 A timer's key is `<stream id>/<what>`. Timers of one stream fire one after another, the earliest due first, also across
-replicas. A claim is an advisory lock that ends with the transaction of the effects; it takes no transaction id, so that
-the command behind a timer still takes the event store's locks before its first write. Expiry is to be judged at read
-and decide time as well: a timer may be late.
+replicas; those of different streams fire together, many in one transaction, and where that fails each by itself. A claim
+is an advisory lock that ends with the transaction of the effects; it takes no transaction id, so that the commands behind
+timers still take the event store's locks before their first write. Expiry is to be judged at read and decide time as
+well: a timer may be late.
 """
 
 import asyncio
-import random
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from prometheus_client import Counter, Histogram
@@ -19,7 +18,8 @@ from prometheus_client import Counter, Histogram
 from kalends_shared import telemetry
 from kalends_shared.db import Connection, Database, transient
 
-PAGE: Final = 100
+BATCH: Final = 100  # timers a transaction, which holds back every tail of the server while it writes
+PAGE: Final = 4 * BATCH  # looked at, of which other replicas may be at work on most
 POLL_SECONDS: Final = 1.0
 MOST_RETRY_SECONDS: Final = 300
 BUSY_SECONDS: Final = 0.02
@@ -34,19 +34,22 @@ ON CONFLICT (tenant_id) DO UPDATE SET frozen_at = greatest(clocks.frozen_at, exc
 RELEASE: Final = "DELETE FROM clocks WHERE tenant_id = $1"
 # CASE keeps the planner from an anti join, for which it reads and sorts every timer there is.
 NEXT: Final = """
-SELECT tenant_id, key, due_at, extract(epoch FROM wake_at - now())::float8 AS seconds FROM timers t
+SELECT tenant_id, key, due_at, attempts, extract(epoch FROM wake_at - now())::float8 AS seconds FROM timers t
 WHERE CASE WHEN EXISTS (SELECT 1 FROM clocks c WHERE c.tenant_id = t.tenant_id) THEN false ELSE true END
 ORDER BY wake_at, tenant_id, key LIMIT $1
 """
 NEXT_OF_TENANT: Final = """
-SELECT tenant_id, key, due_at FROM timers WHERE tenant_id = $1 AND due_at <= $2 ORDER BY due_at, key LIMIT 1
+SELECT tenant_id, key, due_at, attempts FROM timers WHERE tenant_id = $1 AND due_at <= $2 ORDER BY due_at, key LIMIT $3
 """
 CLAIM: Final = """
-SELECT tenant_id, key, due_at, kind, payload, attempts FROM claim_timer($1, $2, $3)
-WHERE $4 OR NOT EXISTS (SELECT 1 FROM clocks c WHERE c.tenant_id = $1)
+SELECT tenant_id, key, due_at, kind, payload, attempts FROM claim_timers($1, $2, $3, $4) t
+WHERE $5 OR NOT EXISTS (SELECT 1 FROM clocks c WHERE c.tenant_id = t.tenant_id)
 """
 # Fired as claimed; one that its own firing has moved stays.
-DONE: Final = "DELETE FROM timers WHERE tenant_id = $1 AND key = $2 AND due_at = $3"
+DONE: Final = """
+DELETE FROM timers t USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS d (tenant_id, key, due_at)
+WHERE t.tenant_id = d.tenant_id AND t.key = d.key AND t.due_at = d.due_at
+"""
 FAILED: Final = """
 UPDATE timers SET attempts = attempts + 1, error = $4,
     wake_at = now() + make_interval(secs => least(power(2, least(attempts, 10)), $5))
@@ -60,8 +63,17 @@ LATE: Final = Histogram(
 )
 
 
+class Key(NamedTuple):
+    """A timer as it was seen before it was claimed."""
+
+    tenant_id: str
+    key: str
+    due_at: datetime
+    attempts: int
+
+
 class Timer(msgspec.Struct, frozen=True):
-    """A timer that is firing. `now` is the tenant's time: the wall clock's, or `due_at` where a test clock is moved over it."""
+    """A timer that is firing. `now` is the tenant's time, at or past `due_at`: what is due by then may happen as well."""
 
     tenant_id: str
     key: str
@@ -76,8 +88,11 @@ class Timer(msgspec.Struct, frozen=True):
         return self.key.partition("/")[0]
 
 
-# True where the firing has itself moved or cancelled the timer, so that there is nothing left of it to be removed.
-Fire = Callable[[Connection, Timer], Awaitable[bool | None]]
+Fire = Callable[[Connection, Sequence[Timer]], Awaitable[Collection[Timer]]]
+"""Makes the effects of timers of different streams, in the transaction given, in which nothing has been written yet.
+
+Gives those that could not be fired now; the others are removed, unless their firing has moved or cancelled them itself.
+"""
 
 
 async def set_timer(conn: Connection, tenant: str, key: str, due_at: datetime, kind: str, payload: Any = None) -> None:
@@ -104,32 +119,60 @@ async def release(conn: Connection, tenant: str) -> None:
 
 
 async def fire_due(db: Database, tenant: str, until: datetime, fire: Fire) -> int:
-    """Fires a frozen tenant's timers up to `until`, one by one in due order, those that firing sets too; returns how many.
+    """Fires a frozen tenant's timers up to `until`, in due order, those that firing sets too; returns how many.
+
+    A batch is fired up to the time of its last timer, so `fire` has to order by time what its streams tell by then.
 
     Raises:
         Exception: what `fire` raised; the timers before it have fired.
     """
-    count = 0
-    while (row := await db.pool.fetchrow(NEXT_OF_TENANT, tenant, until)) is not None:
-        if await _fire(db, tuple(row), fire, row["due_at"]):
-            count += 1
-        else:
+    count = alone = 0
+    while True:
+        limit = 1 if alone else BATCH
+        alone = max(alone - 1, 0)
+        due = [Key(*row) for row in await db.pool.fetch(NEXT_OF_TENANT, tenant, until, limit)]
+        if not due:
+            return count
+        try:
+            fired = await _in_order(db, due, until if len(due) < limit else due[-1].due_at, fire)
+        except Exception:
+            if len(due) == 1:
+                raise
+            alone = len(due)
+            continue
+        _count(fired)
+        count += len(fired)
+        if not fired:
             await asyncio.sleep(BUSY_SECONDS)
-    return count
+
+
+async def _in_order(db: Database, due: list[Key], until: datetime, fire: Fire) -> list[Timer]:
+    """Fires those before the first that somebody else is at work on."""
+    async with db.transaction() as conn:
+        rows = await _claim(conn, due, len(due), frozen=True)
+        free = 0
+        while free < len(rows) and (rows[free]["tenant_id"], rows[free]["key"]) == due[free][:2]:
+            free += 1
+        if not free:
+            return []
+        now = until if free == len(due) else due[free - 1].due_at
+        with telemetry.unit("timer", "advance", tenant=due[0].tenant_id, timers=free):
+            return await _settle(conn, [Timer(**dict(row), now=now) for row in rows[:free]], fire)
 
 
 class TimerWorker:
-    """Fires due timers; run one in every replica.
+    """Fires due timers; run one in every replica. `fired` is called after each commit.
 
-    `fire(conn, timer)` makes the effects, in the transaction given, in which nothing has been written yet. A firing that
-    raises is rolled back and tried again after 1, 2, 4 ... 300 s, and the later timers of its stream wait for it.
+    A firing that raises is rolled back and tried again after 1, 2, 4 ... 300 s, and the later timers of its stream wait
+    for it; those that were to fire in the same transaction then fire each in one of its own.
     """
 
-    def __init__(self, db: Database, fire: Fire, *, concurrency: int = 2) -> None:
-        self._db, self._fire = db, fire
-        self._turn = asyncio.Semaphore(concurrency)
+    def __init__(
+        self, db: Database, fire: Fire, fired: Callable[[], Awaitable[None]] | None = None, *, concurrency: int = 2
+    ) -> None:
+        self._db, self._fire, self._fired = db, fire, fired
+        self._concurrency = concurrency
         self._woken = asyncio.Event()
-        self._met = False
 
     def wake(self) -> None:
         """Says that a timer was set that may be due before the next look, which is at most a second away."""
@@ -155,50 +198,59 @@ class TimerWorker:
     async def look(self) -> float:
         """Fires what is due; returns the seconds until the next look, 0 where there may be more."""
         rows = await self._db.pool.fetch(NEXT, PAGE)
-        due = [row for row in rows if row["seconds"] <= 0]
+        due = [Key(*row[:4]) for row in rows if row["seconds"] <= 0]
         if not due:
             return min(max(rows[0]["seconds"], BUSY_SECONDS), POLL_SECONDS) if rows else POLL_SECONDS
-        # Replicas begin at different places, and look again where they meet what another has claimed: so they share a
-        # backlog instead of running after each other through it.
-        begin = random.randrange(len(due))
-        streams: dict[tuple[str, str], list[tuple[str, str, datetime]]] = defaultdict(list)
-        for tenant, key, due_at, _ in due[begin:] + due[:begin]:
-            streams[tenant, key.partition("/")[0]].append((tenant, key, due_at))
-        self._met = False
-        fired = await asyncio.gather(
-            *(self._stream(sorted(keys, key=lambda k: (k[2], k[1]))) for keys in streams.values())
-        )
+        fresh = [key for key in due if not key.attempts]
+        # Each part is more than a batch, so that replicas which see the same page share it.
+        parts = [fresh[n :: self._concurrency] for n in range(self._concurrency)]
+        fired = await asyncio.gather(*(self._together(part) for part in parts if part), return_exceptions=True)
+        for outcome in fired:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        # What has failed before would only spoil the batch.
+        alone = [await self._together([key]) for key in due if key.attempts]
         # Where all were claimed by another replica, it is left to it for a moment.
-        return 0 if any(fired) else BUSY_SECONDS
+        return 0 if any(fired) or any(alone) else BUSY_SECONDS
 
-    async def _stream(self, keys: list[tuple[str, str, datetime]]) -> bool:
-        """The due timers of one stream, in their order; False where nothing came of it."""
-        moved = False
-        for key in keys:
-            async with self._turn:
-                if self._met:
-                    return moved
-                try:
-                    if not await _fire(self._db, key, self._fire, None):
-                        self._met = True
-                        return moved
-                except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-                    FAILURES.inc()
-                    if transient(error):
-                        telemetry.log(
-                            "timer.interrupted",
-                            "warning",
-                            tenant=key[0],
-                            key=key[1],
-                            error=f"{type(error).__name__}: {error}",
-                        )
-                    else:
-                        telemetry.failed("timer.failed", error, tenant=key[0], key=key[1])
-                    text = telemetry.told(error, _ERROR_LENGTH)
-                    await self._db.pool.execute(FAILED, *key, text, MOST_RETRY_SECONDS)
-                    return True
-                moved = True
-        return moved
+    async def _together(self, due: list[Key]) -> bool:
+        """Fires as many of them as make a batch; False where nothing came of it."""
+        claimed: list[Timer] = []
+        try:
+            async with self._db.transaction() as conn:
+                rows = await _claim(conn, due, BATCH, frozen=False)
+                if not rows:
+                    return False
+                # Due by the database's clock, which ours may be behind.
+                now = max(datetime.now(UTC), *(row["due_at"] for row in rows))
+                claimed = [Timer(**dict(row), now=now) for row in rows]
+                about = {"tenant": claimed[0].tenant_id, "key": claimed[0].key} if len(claimed) == 1 else {}
+                with telemetry.unit("timer", "fire", timers=len(claimed), **about):
+                    fired = await _settle(conn, claimed, self._fire)
+        except Exception as error:
+            if len(claimed) > 1:
+                telemetry.log("timers.batch_failed", "warning", timers=len(claimed), error=telemetry.told(error))
+                return any([await self._together([Key(t.tenant_id, t.key, t.due_at, t.attempts)]) for t in claimed])
+            if not claimed:
+                raise
+            await self._failed(claimed[0], error)
+            return True
+        _count(fired)
+        for timer in fired:
+            LATE.observe(max((timer.now - timer.due_at).total_seconds(), 0))
+        if fired and self._fired is not None:
+            await self._fired()
+        return bool(fired)
+
+    async def _failed(self, timer: Timer, error: Exception) -> None:
+        FAILURES.inc()
+        about = {"tenant": timer.tenant_id, "key": timer.key}
+        if transient(error):
+            telemetry.log("timer.interrupted", "warning", error=f"{type(error).__name__}: {error}", **about)
+        else:
+            telemetry.failed("timer.failed", error, **about)
+        text = telemetry.told(error, _ERROR_LENGTH)
+        await self._db.pool.execute(FAILED, timer.tenant_id, timer.key, timer.due_at, text, MOST_RETRY_SECONDS)
 
     async def _sleep(self, stop: asyncio.Event, seconds: float) -> None:
         waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._woken.wait())]
@@ -208,22 +260,25 @@ class TimerWorker:
         self._woken.clear()
 
 
-async def _fire(db: Database, key: tuple[Any, ...], fire: Fire, now: datetime | None) -> bool:
-    """One timer, in a transaction; False where it is gone, has moved, or another replica is at work on its stream.
+async def _claim(conn: Connection, due: list[Key], limit: int, *, frozen: bool) -> list[Any]:
+    """The rows of at most `limit` of these timers, one a stream: those that are still there and that nobody is at work on.
 
-    Without `now` it fires by the wall clock, unless its tenant's clock stands still.
+    Timers of tenants whose clock stands still are left out, unless `frozen`.
     """
-    async with db.transaction() as conn:
-        row = await conn.fetchrow(CLAIM, *key, now is not None)
-        if row is None:
-            return False
-        wall = datetime.now(UTC)
-        timer = Timer(**dict(row), now=now or wall)
-        with telemetry.unit("timer", timer.kind, tenant=timer.tenant_id, key=timer.key):
-            settled = await fire(conn, timer)
-        if not settled:
-            await conn.execute(DONE, *key)
-    FIRED.labels(timer.kind).inc()
-    if now is None:
-        LATE.observe(max((wall - timer.due_at).total_seconds(), 0))
-    return True
+    rows: list[Any] = await conn.fetch(
+        CLAIM, [key.tenant_id for key in due], [key.key for key in due], [key.due_at for key in due], limit, frozen
+    )
+    return rows
+
+
+async def _settle(conn: Connection, claimed: list[Timer], fire: Fire) -> list[Timer]:
+    """Fires the timers and removes them; returns those that have fired."""
+    left = {(timer.tenant_id, timer.key) for timer in await fire(conn, claimed)}
+    fired = [timer for timer in claimed if (timer.tenant_id, timer.key) not in left]
+    await conn.execute(DONE, *([getattr(timer, name) for timer in fired] for name in ("tenant_id", "key", "due_at")))
+    return fired
+
+
+def _count(fired: Sequence[Timer]) -> None:
+    for timer in fired:
+        FIRED.labels(timer.kind).inc()

@@ -1,11 +1,12 @@
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from kalends_shared import event_store, timers
 from kalends_shared.db import Connection, Database
-from kalends_shared.timers import Timer, TimerWorker
+from kalends_shared.timers import Key, Timer, TimerWorker
 
 from .helpers import TENANT, call, event, eventually, running
 
@@ -17,25 +18,33 @@ def ago(seconds: float) -> datetime:
 
 
 class Bell:
-    """Appends an event a firing; `broken` keys fail."""
+    """Appends an event a firing; `broken` keys fail, and with them their batch; `busy` ones cannot be fired now."""
 
     def __init__(self) -> None:
         self.rung: list[str] = []
         self.at: list[datetime] = []
+        self.sizes: list[int] = []
         self.broken: set[str] = set()
+        self.busy: set[str] = set()
 
-    async def __call__(self, conn: Connection, timer: Timer) -> None:
+    async def __call__(self, conn: Connection, due: Sequence[Timer]) -> list[Timer]:
         assert await conn.fetchval("SELECT pg_current_xact_id_if_assigned()::text") is None, (
             "a claim takes no transaction id"
         )
-        loaded = await event_store.load_state(conn, timer.tenant_id, timer.stream_id)
-        by = call(tenant=timer.tenant_id)
-        await event_store.append(conn, by, timer.stream_id, loaded.version if loaded else 0, [event(timer.kind)])
+        assert len({timer.stream_id for timer in due}) == len(due), "one timer a stream"
+        await event_store.lock_all(conn, [(timer.tenant_id, timer.stream_id) for timer in due])
+        free = [timer for timer in due if timer.key not in self.busy]
+        for timer in free:
+            loaded = await event_store.load_state(conn, timer.tenant_id, timer.stream_id)
+            by = call(tenant=timer.tenant_id)
+            await event_store.append(conn, by, timer.stream_id, loaded.version if loaded else 0, [event(timer.kind)])
+            if timer.key in self.broken:
+                raise ZeroDivisionError
         await asyncio.sleep(0)
-        if timer.key in self.broken:
-            raise ZeroDivisionError
-        self.rung.append(timer.key)
-        self.at.append(timer.now)
+        self.rung += [timer.key for timer in free]
+        self.at += [timer.now for timer in free]
+        self.sizes.append(len(due))
+        return [timer for timer in due if timer.key in self.busy]
 
 
 async def put(db: Database, *keyed: tuple[str, float], tenant: str = TENANT) -> None:
@@ -59,6 +68,19 @@ async def test_replicas_fire_each_timer_once(db: Database) -> None:
         await eventually(lambda: empty(db))
     assert sorted(bell.rung) == sorted(f"bkg_{n}/end" for n in range(250))
     assert await db.pool.fetchval("SELECT count(*) FROM events") == 250
+    assert max(bell.sizes) > 1, "many fire together"
+
+
+async def test_timers_of_many_tenants_fire_together_and_their_relay_is_woken(db: Database) -> None:
+    for n in range(20):
+        await put(db, (f"bkg_{n}/end", 1), tenant=f"acc_{n}-live")
+    bell, woken = Bell(), []
+
+    async def fired() -> None:
+        woken.append(await left(db))
+
+    await TimerWorker(db, bell, fired, concurrency=1).look()
+    assert (bell.sizes, woken) == ([20], [[]])
 
 
 async def test_timers_of_a_stream_fire_in_due_order_across_replicas(db: Database) -> None:
@@ -103,36 +125,70 @@ async def test_one_that_is_moved_between_look_and_claim_does_not_fire(db: Databa
     row = await db.pool.fetchrow("SELECT tenant_id, key, due_at FROM timers")
     assert row is not None
     await put(db, ("bkg_1/end", -3600))
-    assert not await timers._fire(db, tuple(row), Bell(), None)
+    bell = Bell()
+    assert not await TimerWorker(db, bell)._together([Key(**dict(row), attempts=0)])
+    assert bell.rung == []
+
+
+async def test_one_that_another_is_at_work_on_is_passed_over(db: Database) -> None:
+    await put(db, ("bkg_1/a", 2), ("bkg_1/b", 2), ("bkg_2/a", 1))
+    keys = [Key(**dict(row), attempts=0) for row in await db.pool.fetch("SELECT tenant_id, key, due_at FROM timers")]
+    bell = Bell()
+    async with db.transaction() as other:
+        assert len(await timers._claim(other, keys, 1, frozen=False)) == 1
+        await TimerWorker(db, bell).look()
+        assert bell.rung == ["bkg_2/a"]
+
+
+async def test_one_that_cannot_be_fired_now_stays(db: Database) -> None:
+    await put(db, ("bkg_1/a", 2), ("bkg_2/a", 1))
+    bell = Bell()
+    bell.busy = {"bkg_1/a"}
+    worker = TimerWorker(db, bell)
+    await worker.look()
+    assert (bell.rung, await left(db)) == (["bkg_2/a"], ["bkg_1/a"])
+    bell.busy = set()
+    await worker.look()
+    assert (bell.rung, await left(db)) == (["bkg_2/a", "bkg_1/a"], [])
 
 
 async def test_a_firing_that_sets_its_own_timer_anew_keeps_it(db: Database) -> None:
     await put(db, ("bkg_1/tick", 1))
 
-    async def again(conn: Connection, timer: Timer) -> None:
-        await timers.set_timer(conn, timer.tenant_id, timer.key, ago(-3600), timer.kind)
+    async def again(conn: Connection, due: Sequence[Timer]) -> list[Timer]:
+        for timer in due:
+            await timers.set_timer(conn, timer.tenant_id, timer.key, ago(-3600), timer.kind)
+        return []
 
     await TimerWorker(db, again).look()
     assert await left(db) == ["bkg_1/tick"]
 
 
 async def test_a_failing_timer_is_tried_again_later_and_holds_up_its_stream_alone(db: Database) -> None:
-    await put(db, ("bkg_1/a", 2), ("bkg_1/b", 1), ("bkg_2/a", 1))
+    await put(db, ("bkg_1/a", 2), ("bkg_1/b", 1), ("bkg_2/a", 1), ("bkg_3/a", 1))
     bell = Bell()
     bell.broken = {"bkg_1/a"}
-    worker = TimerWorker(db, bell)
+    worker = TimerWorker(db, bell, concurrency=1)
     await worker.look()
-    assert (bell.rung, await left(db)) == (["bkg_2/a"], ["bkg_1/a", "bkg_1/b"])
+    assert (sorted(bell.rung), await left(db)) == (["bkg_2/a", "bkg_3/a"], ["bkg_1/a", "bkg_1/b"])
     row = await db.pool.fetchrow("SELECT attempts, error, wake_at > now() AS later FROM timers WHERE key = 'bkg_1/a'")
     assert row is not None
     assert (row["attempts"], "ZeroDivisionError" in row["error"], row["later"]) == (1, True, True)
-    assert await db.pool.fetchval("SELECT count(*) FROM events") == 1
+    assert await db.pool.fetchval("SELECT count(*) FROM events") == 2
     await worker.look()
-    assert bell.rung == ["bkg_2/a"], "what is due later in its stream waits"
+    assert len(bell.rung) == 2, "what is due later in its stream waits"
     bell.broken = set()
     async with running(worker.run):
         await eventually(lambda: empty(db))
-    assert bell.rung == ["bkg_2/a", "bkg_1/a", "bkg_1/b"]
+    assert bell.rung[2:] == ["bkg_1/a", "bkg_1/b"]
+
+
+async def test_what_has_failed_before_spoils_no_batch(db: Database) -> None:
+    await put(db, ("bkg_1/a", 2), ("bkg_2/a", 1), ("bkg_3/a", 1))
+    await db.pool.execute("UPDATE timers SET attempts = 1 WHERE key = 'bkg_1/a'")
+    bell = Bell()
+    await TimerWorker(db, bell, concurrency=1).look()
+    assert bell.sizes == [2, 1]
 
 
 async def test_a_frozen_tenants_timers_fire_only_when_its_clock_is_moved_and_in_due_order(db: Database) -> None:
@@ -144,10 +200,12 @@ async def test_a_frozen_tenants_timers_fire_only_when_its_clock_is_moved_and_in_
     await TimerWorker(db, bell).look()
     assert bell.rung == ["bkg_9/a"]
 
-    async def chain(conn: Connection, timer: Timer) -> None:
-        await bell(conn, timer)
-        if timer.key == "bkg_2/b":
-            await timers.set_timer(conn, timer.tenant_id, "bkg_4/e", timer.due_at + timedelta(seconds=1), "rang")
+    async def chain(conn: Connection, due: Sequence[Timer]) -> list[Timer]:
+        still = await bell(conn, due)
+        for timer in due:
+            if timer.key == "bkg_2/b":
+                await timers.set_timer(conn, timer.tenant_id, "bkg_4/e", timer.due_at + timedelta(seconds=1), "rang")
+        return still
 
     counts = await asyncio.gather(*(timers.fire_due(db, FROZEN, ago(5), chain) for _ in range(2)))
     assert sum(counts) == 4
@@ -162,8 +220,9 @@ async def test_a_clock_that_is_stopped_between_look_and_claim_holds_the_timer(db
     assert row is not None
     async with db.transaction() as conn:
         await timers.freeze(conn, FROZEN, ago(40))
-    assert not await timers._fire(db, tuple(row), Bell(), None)
-    assert await timers._fire(db, tuple(row), Bell(), ago(0))
+    keys = [Key(**dict(row), attempts=0)]
+    assert not await TimerWorker(db, Bell())._together(keys)
+    assert await timers._in_order(db, keys, ago(0), Bell())
 
 
 async def test_a_released_clock_lets_timers_fire_by_themselves(db: Database) -> None:

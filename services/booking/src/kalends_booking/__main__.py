@@ -27,7 +27,7 @@ async def main(service: Service[BookingSettings]) -> None:
 
     nudge = partial(relay.nudge, bus, "booking")
     ctx = Context(db, RpcQuotes(RpcClient(bus), db), nudge)
-    service.supervise("timers", TimerWorker(db, timers.fire, concurrency=4).run)
+    service.supervise("timers", TimerWorker(db, timers.fire, nudge).run)
 
     methods = rpc.handlers(ctx) | events_rpc.handlers(db, "booking", people.join)
     server = RpcServer(bus, "booking", methods)

@@ -1,10 +1,21 @@
 """What time does by itself, by the worker and by a test clock."""
 
 import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
 
 from kalends_booking.handlers.timers import fire
-from kalends_shared.db import Database
+from kalends_shared import event_store
+from kalends_shared.db import Connection, Database
+from kalends_shared.servers import Nats
+from kalends_shared.testkit.waiting import eventually_async
 from kalends_shared.timers import TimerWorker
 
 from .world import HALF_HOUR, NOON, TENANT, AlwaysOpen, Client, event_type
@@ -39,6 +50,90 @@ async def test_after_downtime_what_is_due_is_told_once_by_two_workers(client: Cl
     assert [await types(db, one) for one in ids] == [told] * 20
     assert {row["status"] for row in (await client.list())["data"]} == {"completed"}
     assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 20
+
+
+BLOCKED = """
+SELECT a.application_name FROM pg_stat_activity a
+WHERE a.datname = current_database() AND $1 = ANY (pg_blocking_pids(a.pid))
+"""
+
+
+def started(database_url: str, nats_url: str, folder: Path, name: str) -> subprocess.Popen[bytes]:
+    """A replica of the real service."""
+    env = os.environ | {
+        "KALENDS_DATABASE_URL": database_url, "KALENDS_NATS_URL": nats_url, "KALENDS_RUN_DIR": str(folder),
+        "KALENDS_PROCESS_NAME": name,
+    }  # fmt: skip
+    with (folder / f"{name}.log").open("wb") as log:
+        return subprocess.Popen([sys.executable, "-m", "kalends_booking"], env=env, stdout=log, stderr=log)
+
+
+async def test_kill_9_in_the_middle_of_a_batch_loses_nothing_and_tells_nothing_twice(
+    client: Client, db: Database, database_url: str, own_nats: Nats, tmp_path: Path
+) -> None:
+    """A row that somebody holds stops a replica's batch halfway, after its events were appended; there it is killed."""
+    ids = []
+    for tenant in ("acc_one-live", "acc_two-live", "acc_two-test"):
+        of_tenant = Client(client.ctx, tenant)
+        of_tenant.now = datetime.now(UTC) - timedelta(days=2)
+        start = of_tenant.now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        ids += [(await of_tenant.book(start + HALF_HOUR * n)).body["id"] for n in range(40)]
+    replicas = {}
+    holder, looker = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+    try:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM booking.bookings WHERE id = $1 FOR UPDATE", ids[60])
+            replicas = {
+                name: await asyncio.to_thread(started, database_url, own_nats.url, tmp_path, name)
+                for name in ("booking-1", "booking-2")
+            }
+            blocked: list[str] = []
+
+            async def stuck() -> bool:
+                blocked[:] = [row[0] for row in await looker.fetch(BLOCKED, holder.get_server_pid())]
+                return bool(blocked)
+
+            await eventually_async(stuck, 60)
+            victim = replicas.pop(blocked[0].removeprefix("kalends-"))
+            victim.kill()
+            await asyncio.to_thread(victim.wait)
+
+        async def done() -> bool:
+            return not await db.pool.fetchval("SELECT count(*) FROM timers")
+
+        await eventually_async(done, 60)
+    finally:
+        await holder.close()
+        await looker.close()
+        for replica in replicas.values():
+            replica.kill()
+            await asyncio.to_thread(replica.wait)
+    told = ["booking.created", "meeting.started", "meeting.ended", "booking.completed"]
+    rows = await db.pool.fetch("SELECT stream_id, array_agg(type ORDER BY version) AS told FROM events GROUP BY 1")
+    assert {row["stream_id"]: row["told"] for row in rows} == dict.fromkeys(ids, told)
+
+
+async def test_a_stream_that_changes_while_its_batch_is_decided_is_fired_at_the_next_look(
+    client: Client, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.now = datetime.now(UTC) - timedelta(days=2)
+    start = client.now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    one, two = [(await client.book(start + HALF_HOUR * n)).body["id"] for n in range(2)]
+    lock_all = event_store.lock_all
+
+    async def cancelled_meanwhile(conn: Connection, keys: Sequence[tuple[str, str]]) -> None:
+        monkeypatch.setattr(event_store, "lock_all", lock_all)
+        await client.act(one, "cancel")
+        await lock_all(conn, keys)
+
+    monkeypatch.setattr(event_store, "lock_all", cancelled_meanwhile)
+    worker = TimerWorker(db, fire, concurrency=1)
+    await worker.look()
+    assert await types(db, two) == ["booking.created"]
+    await worker.look()
+    assert await types(db, one) == ["booking.created", "booking.cancelled"]
+    assert await types(db, two) == ["booking.created", "meeting.started", "meeting.ended", "booking.completed"]
+    assert not await db.pool.fetchval("SELECT count(*) FROM timers")
 
 
 async def test_a_test_clock_fires_what_it_passes_in_order(client: Client, db: Database) -> None:

@@ -3,6 +3,7 @@
 Where several hosts or units would do, a decision offers a choice for each; the commit takes the first that fits.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -100,6 +101,17 @@ class Timer(NamedTuple):
 
     kind: str
     due_at: datetime
+
+
+def together(decisions: Sequence[Decision]) -> Decision:
+    """Several streams' decisions as one, all or nothing, events in the order of their times. None may offer or take places."""
+    changes = [change for decision in decisions for change in decision.choices[0].changes]
+    return Decision(
+        choices=(Choice(changes=tuple(sorted(changes, key=lambda change: change.at))),),
+        frees=tuple(holder for decision in decisions for holder in decision.frees),
+        leaves=tuple(holder for decision in decisions for holder in decision.leaves),
+        locks=tuple(key for decision in decisions for key in decision.locks),
+    )
 
 
 def minutes(start_at: datetime, end_at: datetime) -> int:

@@ -1,11 +1,14 @@
-"""What time does by itself: a stream's timer fires, in order, once."""
+"""What time does by itself: streams' timers fire, in order, once."""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 
 from kalends_booking.domain import booking, hold
-from kalends_booking.domain.decision import Decision
-from kalends_booking.handlers.context import ATTEMPTS, Context
+from kalends_booking.domain.decision import Decision, together
+from kalends_booking.handlers.context import Context
 from kalends_booking.store import bookings, holds
 from kalends_booking.store.commit import commit
-from kalends_shared import timers
+from kalends_shared import event_store, timers
 from kalends_shared.contracts.accounts import ClockMove
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.decode import decode
@@ -17,31 +20,49 @@ from kalends_shared.timers import Timer
 SYSTEM = Actor(type="system", name="timer")
 
 
-async def fire(conn: Connection, timer: Timer) -> bool:
-    """Appends what is due of the timer's stream by now, which moves or cancels the timer; False where nothing is due.
+async def fire(conn: Connection, due: Sequence[Timer]) -> Collection[Timer]:
+    """Appends what is due of the timers' streams by now, a tenant's in one commit and in the order of its time.
 
-    Raises:
-        VersionConflict: the stream changed each time it was looked at.
+    That moves or cancels each timer whose stream had something to tell. Gives those of the tenants one of whose streams
+    has changed since it was read: they fire at the next look.
     """
-    call = Call(tenant=timer.tenant_id, now=timer.now, actor=SYSTEM)
-    for _ in range(ATTEMPTS):
-        decision = await _due(conn, timer)
-        if decision is None:
-            return False
+    decided: dict[str, list[tuple[Timer, Decision]]] = defaultdict(list)
+    for timer, decision in await _decisions(conn, due):
+        decided[timer.tenant_id].append((timer, decision))
+    await event_store.lock_all(
+        conn,
+        [
+            (tenant, key)
+            for tenant, pairs in decided.items()
+            for timer, decision in pairs
+            for key in (timer.stream_id, *decision.locks)
+        ],
+    )
+    left: list[Timer] = []
+    for tenant, pairs in decided.items():
+        call = Call(tenant=tenant, now=due[0].now, actor=SYSTEM)
         try:
-            await commit(conn, call, decision)
+            await commit(conn, call, together([decision for _, decision in pairs]))
         except VersionConflict:
-            continue
-        return True
-    raise VersionConflict(timer.stream_id)
+            left += [timer for timer, _ in pairs]
+    return left
 
 
-async def _due(conn: Connection, timer: Timer) -> Decision | None:
-    if timer.stream_id.startswith("hld_"):
-        held = await holds.get(conn, timer.tenant_id, timer.stream_id)
-        return None if held is None else hold.tick(held, timer.now)
-    booked = await bookings.state(conn, timer.tenant_id, timer.stream_id)
-    return None if booked is None else booking.tick(booked, timer.now)
+async def _decisions(conn: Connection, due: Sequence[Timer]) -> list[tuple[Timer, Decision]]:
+    """What each stream has to tell; nothing of one that has nothing."""
+    streams = [(timer.tenant_id, timer.stream_id) for timer in due]
+    booked = await bookings.states(conn, [one for one in streams if not one[1].startswith("hld_")])
+    held = await holds.states(conn, [one for one in streams if one[1].startswith("hld_")])
+    found = []
+    for timer, stream in zip(due, streams, strict=True):
+        decision = None
+        if stream in booked:
+            decision = booking.tick(booked[stream], timer.now)
+        elif stream in held:
+            decision = hold.tick(held[stream], timer.now)
+        if decision is not None:
+            found.append((timer, decision))
+    return found
 
 
 async def advance_clock(ctx: Context, call: Call) -> Reply:

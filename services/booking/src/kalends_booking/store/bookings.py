@@ -22,7 +22,10 @@ LEFT JOIN people p ON p.tenant_id = b.tenant_id AND p.person_id = b.person_id AN
     AND p.email IS NOT NULL
 """
 
-STATE: Final = "SELECT state FROM bookings WHERE tenant_id = $1 AND id = $2"
+STATES: Final = """
+SELECT b.tenant_id, b.id, b.state FROM unnest($1::text[], $2::text[]) AS w (tenant_id, id)
+JOIN bookings b ON b.tenant_id = w.tenant_id AND b.id = w.id
+"""
 GET: Final = f"SELECT b.state, {_PERSON} FROM bookings b {_JOIN} WHERE b.tenant_id = $1 AND b.id = $2"  # noqa: S608
 
 _WALK: Final = """
@@ -92,10 +95,10 @@ async def get(conn: "Connection | Any", tenant: str, booking_id: str) -> Loaded 
     return None if row is None else _loaded(row)
 
 
-async def state(conn: "Connection | Any", tenant: str, booking_id: str) -> BookingState | None:
-    """The booking without what its booker told."""
-    raw = await conn.fetchval(STATE, tenant, booking_id)
-    return None if raw is None else codec.booking_state(raw)
+async def states(conn: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], BookingState]:
+    """Bookings by (tenant, id), without what their bookers told; those that there are."""
+    rows = await conn.fetch(STATES, [tenant for tenant, _ in keys], [key for _, key in keys]) if keys else []
+    return {(row["tenant_id"], row["id"]): codec.booking_state(row["state"]) for row in rows}
 
 
 async def get_as_of(conn: "Connection | Any", tenant: str, booking_id: str, as_of: datetime) -> Loaded | None:
