@@ -125,6 +125,8 @@ def test_the_operator_opens_networks_and_no_more() -> None:
         "https://example.com:x/", "https://127.0.0.1/", "https://127.1/", "https://2130706433/", "https://0x7f.0.0.1/", "https://0177.0.0.1/", "https://[::1]/",
         "https://[::ffff:7f00:1]/", "https://[fe80::1%25eth0]/", "https://localhost/", "https://LOCALHOST./", "https://a.localhost/", "https://10.0.0.1./",
         "https://exa mple.com/", "https://example.com\\@10.0.0.1/", "https://169.254.169.254/latest", "https://[::",
+        "https://\N{FULLWIDTH DIGIT ONE}27.0.0.1/", "https://127\N{IDEOGRAPHIC FULL STOP}0.0.1/", "https://\N{CIRCLED LATIN SMALL LETTER L}ocalhost/",
+        "https://a..example.com/", "https://\N{LATIN SMALL LETTER E WITH ACUTE}..example.com/", "https://" + "a" * 64 + ".com/",
     ],
 )  # fmt: skip
 def test_urls_that_may_not_be_called(url: str) -> None:

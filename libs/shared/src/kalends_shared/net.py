@@ -72,6 +72,8 @@ class Policy:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
+            # As it will be resolved: what looks like a name may be an address in letters of another script.
+            host = host.encode("idna").decode("ascii") if host else host
         except ValueError as error:
             raise UrlNotAllowedError("is not a URL") from error
         if parts.scheme not in ({"https", "http"} if self._allow_http else {"https"}):

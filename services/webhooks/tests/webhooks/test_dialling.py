@@ -1,12 +1,14 @@
 """Where connections lead: TLS held to the name, names that change their answer, and the operator's proxy."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -14,12 +16,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.net import AddressNotAllowedError, Policy
 from kalends_webhooks.delivery.dialing import Dialer, Proxy
 from kalends_webhooks.delivery.http1 import Client, Failed, parse_url
 
 from .receiver import Receiver
-from .rig import POLICY
+from .rig import POLICY, Rig
 
 REQUEST = b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -137,6 +140,95 @@ async def test_a_name_that_changes_its_answer_leads_nowhere_new(receiver: Receiv
     client.close()
     with pytest.raises(Failed, match="address_not_allowed"):
         await client.post(url, REQUEST, 5)
+
+
+# One or more of each entry of the list that senders of webhooks keep, and of each form that hides one.
+NOT_PUBLIC = [
+    "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.0.0.170", "192.0.2.1",
+    "192.88.99.1", "192.168.1.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
+    "::", "::1", "fe80::1", "fe80::1%1", "fc00::1", "fd00::1", "ff02::1", "2001:db8::1", "3fff::1", "100::1", "5f00::1",
+    "::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b:1::10.0.0.1", "2002:a00:1::1", "2001::1",
+    "2001:0:4136:e378:8000:63bf:f5ff:fffe",
+]  # fmt: skip
+
+
+class Dns:
+    """The system's resolver, under somebody's control: answers of a name in turn, the last one for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **answers: list[list[str]]) -> None:
+        self.answers = {f"{name}.test": turns for name, turns in answers.items()}
+        self.asked: list[str] = []
+        loop = asyncio.get_running_loop()
+        real = loop.getaddrinfo
+
+        async def getaddrinfo(host: Any, port: Any, **more: Any) -> Any:
+            if host not in self.answers:
+                return await real(host, port, **more)
+            self.asked.append(host)
+            turns = self.answers[host]
+            found = turns.pop(0) if len(turns) > 1 else turns[0]
+            return [(socket.AF_INET6 if ":" in one else socket.AF_INET, 1, 6, "", (one, port)) for one in found]
+
+        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+
+
+async def test_no_name_leads_to_an_address_that_is_not_public(monkeypatch: pytest.MonkeyPatch, receiver: Receiver):
+    """By the resolver that every dial uses, with nothing allowed besides; neither directly nor through a proxy."""
+    Dns(monkeypatch, inside=[[one] for one in NOT_PUBLIC] * 2)
+    seen: list[str] = []
+    async with proxy_server(seen) as proxy:
+        for through in (None, Proxy("127.0.0.1", proxy)):
+            client = Client(Dialer(Policy(allow_http=True), proxy=through))
+            for _ in NOT_PUBLIC:
+                with pytest.raises(Failed, match="address_not_allowed"):
+                    await client.post(parse_url(f"http://inside.test:{receiver.port}/hook"), REQUEST, 5)
+    assert (receiver.connections, seen) == (0, [])
+
+
+async def test_a_name_is_resolved_once_and_what_was_judged_is_dialled(
+    monkeypatch: pytest.MonkeyPatch, receiver: Receiver
+):
+    """A name that answers otherwise between the check and the dial would lead inside by the second answer."""
+    dns = Dns(monkeypatch, turning=[["127.0.0.1"], ["10.0.0.1"]])
+    client = Client(Dialer(POLICY))
+    url = parse_url(f"http://turning.test:{receiver.port}/hook")
+    assert (await client.post(url, REQUEST, 5)).status == 200
+    assert dns.asked == ["turning.test"]
+    client.close()
+    with pytest.raises(Failed, match="address_not_allowed"):
+        await client.post(url, REQUEST, 5)
+
+
+async def test_a_name_is_judged_when_it_is_subscribed_and_at_each_attempt(
+    monkeypatch: pytest.MonkeyPatch, rig: Rig, receiver: Receiver
+):
+    Dns(monkeypatch, inside=[["10.0.0.1"]], turning=[["127.0.0.1"], ["192.168.0.1"]])
+    with pytest.raises(KalendsError) as refused:
+        await rig.subscribe("http://inside.test:8080/")
+    assert (refused.value.fields[0].pointer, refused.value.fields[0].code) == ("#/url", "url_not_allowed")
+    turning = await rig.subscribe(f"http://turning.test:{receiver.port}/hook", ["booking.confirmed"], retry_schedule=[])
+    with pytest.raises(KalendsError) as refused:
+        await rig.ask("patch_webhook", {"url": "http://inside.test:8080/"}, id=turning["id"])
+    assert refused.value.fields[0].code == "url_not_allowed"
+    await rig.book()
+    attempt = (await rig.ended(turning))[0]["attempts"][0]
+    assert (attempt["error"], receiver.connections) == ("address_not_allowed", 0)
+
+
+async def test_a_url_that_no_name_server_could_take_harms_nobody(still: Rig, receiver: Receiver):
+    """It is refused; and were it in the table all the same, others would be told as ever."""
+    with pytest.raises(KalendsError) as refused:
+        await still.subscribe("http://\N{LATIN SMALL LETTER E WITH ACUTE}..test/", ["booking.confirmed"])
+    assert refused.value.fields[0].code == "url_not_allowed"
+    odd = await still.subscribe(receiver.url("/odd"), ["booking.confirmed"], retry_schedule=[])
+    await still.subscribe(receiver.url(), ["booking.confirmed"])
+    wanted = (await still.value("SELECT wanted FROM subscriptions WHERE id = $1", odd["id"])).decode()
+    wanted = wanted.replace(receiver.url("/odd"), "http://\N{LATIN SMALL LETTER E WITH ACUTE}..test/")
+    await still.db.pool.execute("UPDATE subscriptions SET wanted = $1 WHERE id = $2", wanted.encode(), odd["id"])
+    async with still.running():
+        await still.book()
+        await receiver.wait(1)
+        assert (await still.ended(odd))[0]["attempts"][0]["error"] == "address_not_allowed"
 
 
 async def test_a_proxy_is_told_checked_addresses_and_never_a_name(receiver: Receiver, certificate: Path):

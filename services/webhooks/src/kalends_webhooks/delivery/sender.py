@@ -37,12 +37,12 @@ class Sender:
         headers: dict[str, str] = {}
         head: str | None = None
         try:
-            if not target.allowed:
+            if target.url is None:
                 raise Failed("address_not_allowed")
             event = event_of(job)
             body = payloads.body(target.payload, event)
-            headers = self.headers(job, target, now, body)
-            response = await self._client.post(target.url, _request(target, headers, body), target.timeout)
+            headers = self.headers(job, target, target.url.authority, now, body)
+            response = await self._client.post(target.url, _request(target.url.target, headers, body), target.timeout)
             answer = _answer(response)
             # What an answer about an erased person says may be about them, and nothing of them is kept.
             head = None if event.facts.emptied else response.head[:KEPT_HEAD].decode("utf-8", "replace")
@@ -66,10 +66,10 @@ class Sender:
         """Closes connections that have been idle too long."""
         self._client.sweep()
 
-    def headers(self, job: Job, target: Target, now: datetime, body: bytes) -> dict[str, str]:
+    def headers(self, job: Job, target: Target, authority: str, now: datetime, body: bytes) -> dict[str, str]:
         """All headers of the request, as they go out and into the log."""
         headers = {
-            "Host": target.url.authority,
+            "Host": authority,
             "User-Agent": self._brand.user_agent,
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
@@ -99,9 +99,9 @@ def appended(log: bytes, attempt: Attempt) -> bytes:
     return b"[%b%b%b]" % (log[1:-1], b"," if len(log) > 2 else b"", msgspec.json.encode(attempt))
 
 
-def _request(target: Target, headers: dict[str, str], body: bytes) -> bytes:
+def _request(target: str, headers: dict[str, str], body: bytes) -> bytes:
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return f"POST {target.url.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
+    return f"POST {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
 
 
 def _answer(response: Response) -> Answer:

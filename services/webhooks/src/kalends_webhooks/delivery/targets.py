@@ -25,13 +25,12 @@ MOST: Final = 20_000
 class Target(Struct, frozen=True):
     """A subscription ready to be sent to. `keys` are the live secrets, the older one until `overlap_ends`.
 
-    `allowed` tells whether the policy lets its url be called as it is written; its address is judged at each dial.
+    `url` is None where the policy does not let it be called as it is written; its address is judged at each dial.
     """
 
     version: int
     enabled: bool
-    allowed: bool
-    url: Url
+    url: Url | None
     headers: dict[str, str]
     signature: str
     payload: str
@@ -107,8 +106,7 @@ class Targets:
         return Target(
             version=subscription.version,
             enabled=wanted.enabled,
-            allowed=self._allows(wanted.url),
-            url=parse_url(wanted.url),
+            url=parse_url(wanted.url) if self._allows(wanted.url) else None,
             headers=msgspec.json.decode(wanted.headers, type=dict[str, str]),
             signature=subscription.signature,
             payload=subscription.payload,
