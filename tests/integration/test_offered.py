@@ -87,8 +87,9 @@ def refusing(explained: dict[str, Any], settings: dict[str, Any]) -> str | None:
 
 
 def verdict(host: dict[str, Any], rule: str) -> dict[str, Any]:
-    (found,) = [one for one in host["rules"] if one["rule"] == rule]
-    return found
+    found: list[dict[str, Any]] = [one for one in host["rules"] if one["rule"] == rule]
+    (only,) = found
+    return only
 
 
 async def test_availability_explain_and_booking_agree(api: Client) -> None:
