@@ -50,7 +50,9 @@ async def test_every_change_is_an_event_with_the_state_after_it(api: Client) -> 
     made = await api.made("location", {"name": "Shop"})
     await api.patch("location", made["id"], {"name": "Side shop"})
     await api.delete("location", made["id"])
-    rows = await api.node.db.pool.fetch("SELECT type, version, state FROM events WHERE stream_id = $1", made["id"])
+    rows = await api.node.db.pool.fetch(
+        "SELECT type, version, state FROM events WHERE stream_id = $1 ORDER BY version", made["id"]
+    )
     assert [(r["type"], r["version"]) for r in rows] == [
         ("location.created", 1),
         ("location.updated", 2),
