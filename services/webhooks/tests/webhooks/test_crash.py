@@ -256,6 +256,7 @@ async def test_each_event_reaches_each_subscription_whatever_dies(
 ):
     subscriptions = scale.count(reduced=4, full=20)
     total = scale.count(reduced=240, full=5000)
+    rounds = scale.count(reduced=1, full=3)
     async with Sink() as sink, crashing(roles, own_pg, own_nats, tmp_path, sink) as crash:
         kills = {
             "worker": crash.kill_worker,
@@ -268,15 +269,15 @@ async def test_each_event_reaches_each_subscription_whatever_dies(
         await crash.subscribe(subscriptions)
         loading = asyncio.create_task(crash.load(total))
         told = []
-        for n, (name, kill) in enumerate(kills.items()):
+        for n, (name, kill) in enumerate(list(kills.items()) * rounds):
 
-            async def reached(share: int = total * (n + 1) // (len(kills) + 2)) -> bool:
+            async def reached(share: int = total * (n + 1) // (len(kills) * rounds + 2)) -> bool:
                 return len(crash.booked) >= share
 
             await eventually_async(reached, PATIENCE)
             held = len(crash.in_hands)
             await kill()
-            told.append(f"{name} ({len(crash.in_hands) - held} in its hands)")
+            told.append(f"{name} (with {found} in its hands)" if (found := len(crash.in_hands) - held) else name)
         crash.over = True
         await loading
         want = len(crash.booked) * subscriptions

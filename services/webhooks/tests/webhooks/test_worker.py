@@ -1,12 +1,8 @@
 """Workers: at least once and fenced, whatever dies; and no endpoint in the way of another."""
 
 import asyncio
-import os
-import signal
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +14,9 @@ from kalends_webhooks.delivery import http1
 from kalends_webhooks.store import queue
 from kalends_webhooks.store.queue import Ended
 
-from . import rig as rigs
 from .receiver import Receiver, Writer
 from .rig import LATER, Rig
+from .workers import worker_process
 
 NOT_ASKED_MS = 1000 * WebhookIn(url="", events=[]).timeout_seconds  # where a timeout of a second has no effect
 
@@ -77,38 +73,16 @@ async def test_two_workers_send_each_delivery_once(still: Rig, receiver: Receive
     assert {got.json["data"]["booking"]["id"] for got in receiver.got} == {one.id for one in bookings}
 
 
-@asynccontextmanager
-async def worker_process(rig: Rig, receiver: Receiver) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A whole `python -m kalends_webhooks --role deliver`, as an operator runs it."""
-    environment = os.environ | {
-        "KALENDS_DATABASE_URL": rig.db.url,
-        "KALENDS_NATS_URL": str(rig.bus.connected_url.geturl()),
-        "KALENDS_SECRET_KEY": rigs.KEY,
-        "KALENDS_WEBHOOKS_ALLOW_HTTP": "true",
-        "KALENDS_ALLOW_ADDRESSES": "127.0.0.0/8",
-        "KALENDS_LOG_LEVEL": "warning",
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "kalends_webhooks", "--role", "deliver", env=environment
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def test_what_a_killed_worker_held_is_sent_by_another(still: Rig, receiver: Receiver):
+async def test_what_a_killed_worker_held_is_sent_by_another(still: Rig, receiver: Receiver, tmp_path: Path):
     webhook = await still.subscribe(receiver.url(), ["booking.confirmed"], timeout_seconds=30)
     receiver.script["/hook"] = forever
     consumer = still.make_consumer(None)
-    async with still.running(still.relay, consumer), worker_process(still, receiver) as process:
+    async with still.running(still.relay, consumer), worker_process(still, tmp_path) as worker:
         bookings = [await still.book() for _ in range(5)]
         await receiver.wait(5)
         assert await still.value("SELECT count(*) FROM queue WHERE claim IS NOT NULL") == 5, "in flight"
-        os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
+        worker.process.kill()
+        await worker.process.wait()
         del receiver.script["/hook"]
         leased_until = await still.value("SELECT min(due_at) FROM queue")
         async with still.running(still.worker):

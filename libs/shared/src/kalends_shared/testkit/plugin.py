@@ -11,13 +11,12 @@
                   a server of this test's own (kalends_shared.servers): .url .kill() .start() .stop() .restart()
                   .wipe(); after kill or stop, start() brings it back at the same URL with its data
     databases     makes databases, where a test needs several: `await databases.create()` -> URL
+    figure        tells a figure, which stands at the end of the run's report: `figure("12 duplicates of 960")`
 
 KALENDS_TEST_INFRA says where the shared servers come from: `embedded` (default) the wheels, `containers` Docker,
 `external` KALENDS_DATABASE_URL (a role that may create databases and roles), KALENDS_NATS_URL and KALENDS_REDIS_URL;
 with pytest-xdist the last two name one server a worker, separated by spaces. What a test kills is always its own, out
 of the wheels. PostgreSQL is started once a run, by the first worker that asks; nothing outlives the run.
-
-    figure        tells a figure of the run, `figure("12 duplicates of 960")`, which stands at the end of its report
 
 How much a test tries is `scale.count(reduced=..., full=...)`; one that makes sense only at the full figure is marked
 `full`. Waiting is `waiting.eventually`.
