@@ -42,7 +42,7 @@ class Running:
     async def end(self) -> int:
         if self.process.returncode is None:
             self.process.terminate()
-        return await asyncio.wait_for(self.process.wait(), 20)
+        return await asyncio.wait_for(self.process.wait(), 60)
 
 
 class Api:
@@ -51,7 +51,7 @@ class Api:
     def __init__(self, url: str, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.url, self.key = url, key
-        self.http = httpx.AsyncClient(base_url=url + "/api/v1", headers=headers, timeout=15)
+        self.http = httpx.AsyncClient(base_url=url + "/api/v1", headers=headers, timeout=60)
 
     async def __call__(self, method: str, path: str, json: Any = None, **more: Any) -> httpx.Response:
         return await self.http.request(method, path, json=json, **more)
@@ -76,6 +76,10 @@ def environment(database: str, nats: str, redis: str) -> dict[str, str]:
         "KALENDS_NATS_URL": nats,
         "KALENDS_REDIS_URL": redis,
         "KALENDS_HTTP_PORT": "0",
+        # What a stalled machine must not run into; a test that is about one of them sets it.
+        "KALENDS_REQUEST_SECONDS": "30",
+        "KALENDS_KEY_LEASE_SECONDS": "20",
+        "KALENDS_RATE_LIMIT_SECONDS": "20",
     }
 
 
@@ -87,7 +91,7 @@ async def running(env: Mapping[str, str], folder: Path, name: str = "gateway") -
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "kalends_gateway", env=own, stderr=out)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not (folder / f"{name}.ops").exists():
                 assert process.returncode is None, log.read_text()
                 await asyncio.sleep(0.02)
@@ -95,14 +99,14 @@ async def running(env: Mapping[str, str], folder: Path, name: str = "gateway") -
     finally:
         if process.returncode is None:
             process.terminate()
-        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.wait_for(process.wait(), 60)
 
 
 async def bootstrap(env: Mapping[str, str]) -> dict[str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "kalends_gateway", "bootstrap", env=dict(env), stdout=asyncio.subprocess.PIPE
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
     made: dict[str, str] = msgspec.json.decode(out)
     return made

@@ -59,7 +59,7 @@ class Reader:
         async def look() -> bool:
             return holds(self)
 
-        await eventually_async(look, 10)
+        await eventually_async(look)
 
 
 @asynccontextmanager
@@ -166,7 +166,7 @@ async def test_streams_that_are_left_are_closed(gateway: Running, keyed: Keyed, 
         async def look() -> bool:
             return await gateway.metric("kalends_gateway_streams_open") == want
 
-        await eventually_async(look, 10)
+        await eventually_async(look)
 
     await opened(0)
     async with streaming(key), streaming(key):

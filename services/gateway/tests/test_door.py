@@ -113,7 +113,7 @@ async def test_a_call_says_who_asks_and_what(keyed: Keyed, serve: Serve) -> None
     assert call.traceparent is not None
     assert call.traceparent.startswith("00-" + "ab" * 16)
     assert began <= call.now <= datetime.now(UTC)
-    assert 0 < call.deadline - time.time() <= 10
+    assert 0 < call.deadline - time.time() <= 30
     assert not call.frozen_clock
     await key("GET", "/bookings?status=a%2Cb&start_after=2027-01-01T00:00:00 02:00")
     assert calls.pop().query == "status=a%2Cb&start_after=2027-01-01T00:00:00%2002:00"
@@ -315,7 +315,7 @@ async def test_a_large_answer_comes_whole(keyed: Keyed, serve: Serve) -> None:
 
 async def test_a_service_that_is_away_is_503_and_a_slow_one_504(start_impatient: Api, serve: Serve) -> None:
     async def slow(_: Call) -> Reply:
-        await asyncio.sleep(3)
+        await asyncio.sleep(10)
         return Reply()
 
     calls = await serve("booking", approve_booking=slow)
@@ -328,9 +328,9 @@ async def test_a_service_that_is_away_is_503_and_a_slow_one_504(start_impatient:
 
 @pytest.fixture
 async def start_impatient(start: Start, own_environment: dict[str, str], under: Under) -> Api:
-    """A gateway that gives a request half a second."""
+    """A gateway that gives a request two seconds."""
     key = (await bootstrap(own_environment))["api_key"]
-    return under(await start(more={"KALENDS_REQUEST_SECONDS": "0.5"}), key)
+    return under(await start(more={"KALENDS_REQUEST_SECONDS": "2"}), key)
 
 
 async def test_a_refusal_before_the_body_was_read_is_heard(gateway: Running, keyed: Keyed, under: Under) -> None:
@@ -351,7 +351,7 @@ async def test_what_is_no_http_does_not_hurt(gateway: Running, keyed: Keyed) -> 
         b"GET /api/v1/me HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         b"POST /api/v1/hosts HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab",
     ):
-        with socket.create_connection((where.hostname, where.port), timeout=5) as one:
+        with socket.create_connection((where.hostname, where.port), timeout=30) as one:
             one.sendall(raw)
             one.shutdown(socket.SHUT_WR)
             one.recv(4096)
@@ -368,7 +368,7 @@ async def test_a_request_is_one_line_and_one_trace(gateway: Running, keyed: Keye
         return bool(lines)
 
     lines: list[dict[str, Any]] = []
-    await eventually_async(logged, 10)  # it is written once the answer has gone
+    await eventually_async(logged)  # it is written once the answer has gone
     assert len(lines) == 1
     wanted = {"kind": "http", "name": "GET /bookings/{id}", "outcome": "ok", "status": 200, "service": "gateway"}
     assert wanted.items() <= lines[0].items()

@@ -47,8 +47,8 @@ async def main(service: Service[GatewaySettings]) -> None:
     redis = Redis.from_url(settings.redis_url)
     service.defer(redis.aclose)
 
-    replicas = Replicas(db.pool, bus)
-    identities = Identities(db.pool, replicas.counted)
+    replicas = Replicas(db.pool, bus, settings.key_lease_seconds)
+    identities = Identities(db.pool, settings.key_lease_seconds, replicas.counted)
     await replicas.join(identities)
     service.supervise("heartbeat", replicas.beat)
     service.supervise("keys", identities.refresh)
@@ -58,7 +58,7 @@ async def main(service: Service[GatewaySettings]) -> None:
 
     rpc = RpcClient(bus)
     changes = Changes(bus, rpc, settings.streams)
-    admission = Admission(identities, RateLimits(redis), usage)
+    admission = Admission(identities, RateLimits(redis, settings.rate_limit_seconds), usage)
     api = Api(
         admission,
         rpc,

@@ -1,8 +1,8 @@
 """Who asks: API keys as each gateway remembers them.
 
-What is remembered of a key holds for one second from the moment the database was asked, and keys in use are asked after
+What is remembered of a key holds for its lease, a second, from the moment the database was asked, and keys in use are asked after
 in the background, all in one query, so that a request waits for the database only where a key is new. A revoked or
-rolled key is forgotten at once by message (see replicas); the second is what holds where a message is lost.
+rolled key is forgotten at once by message (see replicas); the lease is what holds where a message is lost.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from kalends_shared.contracts.accounts import Mode
 from kalends_shared.contracts.events import Actor
 from kalends_shared.service import wait
 
-LEASE_SECONDS: Final = 1.0
 REFRESH_SECONDS: Final = 0.4
 IDLE_SECONDS: Final = 10.0  # unused for so long a key is no longer asked after
 LONGEST_SECRET: Final = 200
@@ -84,9 +83,14 @@ class _Entry:
 class Identities:
     """The keys that this gateway remembers."""
 
-    def __init__(self, pool: "asyncpg.Pool[Any]", may_remember: Callable[[], bool] = lambda: True) -> None:
-        """`may_remember` tells whether this gateway would hear of a revocation; while it would not, every request asks."""
-        self._pool = pool
+    def __init__(
+        self, pool: "asyncpg.Pool[Any]", lease: float, may_remember: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`lease` is for how many seconds what was read holds.
+
+        `may_remember` tells whether this gateway would hear of a revocation; while it would not, every request asks.
+        """
+        self._pool, self._lease = pool, lease
         self._may_remember = may_remember
         self._entries: dict[bytes, _Entry] = {}
         self._loading: dict[bytes, asyncio.Future[Identity | None]] = {}
@@ -139,7 +143,7 @@ class Identities:
                 began = self._time()
                 found = await self._read([hashed])
             # Read so slowly that it holds no more, or overtaken by a revocation: it is asked again.
-            if found is not None and self._time() < began + LEASE_SECONDS:
+            if found is not None and self._time() < began + self._lease:
                 return found.get(hashed)
 
     async def _read(self, hashes: list[bytes]) -> dict[bytes, Identity] | None:
@@ -158,6 +162,6 @@ class Identities:
             if identity is None:
                 self._entries.pop(hashed, None)
             elif entry is None:
-                self._entries[hashed] = _Entry(identity, began + LEASE_SECONDS, self._time())
+                self._entries[hashed] = _Entry(identity, began + self._lease, self._time())
             else:
-                entry.identity, entry.until = identity, began + LEASE_SECONDS
+                entry.identity, entry.until = identity, began + self._lease

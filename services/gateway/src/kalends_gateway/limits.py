@@ -33,7 +33,6 @@ end
 return {open, count[1], left[1], count[2], left[2]}
 """
 WINDOWS: Final = (60, 3600)
-TIMEOUT_SECONDS: Final = 0.25
 PAUSE_SECONDS: Final = 1.0  # after a failure, before Redis is tried again
 
 UNLIMITED: Final = Counter("kalends_gateway_rate_limit_unavailable_total", "Requests let through as Redis was away.")
@@ -51,8 +50,9 @@ class Verdict(Struct, frozen=True):
 class RateLimits:
     """Counts requests against their keys' limits."""
 
-    def __init__(self, redis: "Redis") -> None:
-        self._redis = redis
+    def __init__(self, redis: "Redis", seconds: float) -> None:
+        """`seconds` is how long counting may take."""
+        self._seconds = seconds
         self._script = redis.register_script(SCRIPT)
         self._time = asyncio.get_running_loop().time
         self._again = 0.0
@@ -64,7 +64,7 @@ class RateLimits:
             return None
         most = (limits.per_minute or 0, limits.per_hour or 0)
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 found = await self._script(keys=[f"rl:{{{key_id}}}:m", f"rl:{{{key_id}}}:h"], args=list(most))
         except (RedisError, OSError, TimeoutError) as error:
             self._again = self._time() + PAUSE_SECONDS

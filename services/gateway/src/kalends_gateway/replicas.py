@@ -15,7 +15,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from prometheus_client import Counter
 
-from kalends_gateway.identity import LEASE_SECONDS
 from kalends_gateway.store import replicas
 from kalends_shared.service import wait
 
@@ -44,9 +43,10 @@ class _Order(msgspec.Struct):
 class Replicas:
     """This gateway among the others."""
 
-    def __init__(self, pool: "asyncpg.Pool[Any]", bus: Client) -> None:
+    def __init__(self, pool: "asyncpg.Pool[Any]", bus: Client, lease: float) -> None:
+        """`lease` is for how many seconds the memory of any of them holds by itself."""
         self.id = uuid.uuid4().hex
-        self._pool, self._bus = pool, bus
+        self._pool, self._bus, self._lease = pool, bus, lease
         self._beaten = -REMEMBER_SECONDS
         self._time = asyncio.get_running_loop().time
 
@@ -85,7 +85,7 @@ class Replicas:
             answers.put_nowait(message.data.decode())
 
         try:
-            async with asyncio.timeout(LEASE_SECONDS + MARGIN_SECONDS):
+            async with asyncio.timeout(self._lease + MARGIN_SECONDS):
                 inbox = self._bus.new_inbox()
                 subscription = await self._bus.subscribe(inbox, cb=heard)
                 try:

@@ -22,6 +22,13 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
     key_prefix: Annotated[
         str, Meta(pattern="^[a-z0-9]{1,16}$", description="What API keys begin with, before _live_ and _test_.")
     ] = "kal"
+    key_lease_seconds: Annotated[
+        float,
+        Meta(gt=0, le=60, description="How long a key holds in memory, and a revocation waits for a silent gateway."),
+    ] = 1.0
+    rate_limit_seconds: Annotated[
+        float, Meta(gt=0, le=60, description="How long counting a request may take before it is let through uncounted.")
+    ] = 0.25
     streams: Annotated[int, Meta(ge=0, description="The most streams of changes a process holds open.")] = 2_000
 
 
