@@ -120,7 +120,7 @@ async def refusing(database_url: str, state: str, event_id: str = "") -> AsyncIt
 async def test_a_full_disk_holds_results_up_and_loses_none(still: Rig, receiver: Receiver, database_url: str):
     held = Held(receiver)
     async with still.running():
-        webhook = await still.subscribe(receiver.url(), ["booking.confirmed"])
+        webhook = await still.subscribe(receiver.url(), ["booking.confirmed"], timeout_seconds=30)
         bookings = [await still.book() for _ in range(8)]
         await held.reached(8)
         async with refusing(database_url, DISK_FULL):
@@ -141,7 +141,7 @@ async def test_one_result_that_cannot_be_written_is_not_in_the_way_of_the_others
 ):
     held = Held(receiver)
     async with still.running():
-        webhook = await still.subscribe(receiver.url(), ["booking.confirmed"])
+        webhook = await still.subscribe(receiver.url(), ["booking.confirmed"], timeout_seconds=30)
         for _ in range(8):
             await still.book()
         await held.reached(8)
@@ -161,7 +161,7 @@ async def test_one_result_that_cannot_be_written_is_not_in_the_way_of_the_others
 async def test_a_worker_told_to_end_finishes_what_it_has_sent_and_takes_nothing_more(
     still: Rig, receiver: Receiver, tmp_path: Path
 ):
-    webhook = await still.subscribe(receiver.url(), ["booking.confirmed"])
+    webhook = await still.subscribe(receiver.url(), ["booking.confirmed"], timeout_seconds=30)
     held = Held(receiver)
     async with still.running(still.relay, still.make_consumer(None)):
         async with worker_process(still, tmp_path) as worker:

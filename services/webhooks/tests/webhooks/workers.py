@@ -42,6 +42,7 @@ async def worker_process(rig: Rig, folder: Path, name: str = "worker") -> AsyncI
         "KALENDS_LOG_LEVEL": "warning",
         "KALENDS_RUN_DIR": str(folder),
         "KALENDS_PROCESS_NAME": name,
+        "KALENDS_SHUTDOWN_SECONDS": "60",
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "kalends_webhooks", "--role", "deliver", env=environment
