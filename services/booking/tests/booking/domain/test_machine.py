@@ -33,15 +33,15 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         confirm=st.booleans(),
         pay=st.booleans(),
-        confirm_within=st.none() | st.integers(1, 300),
-        pay_within=st.none() | st.integers(1, 300),
-        cutoff=st.none() | st.integers(0, 120),
+        confirm_within=st.none() | st.integers(1, 90),
+        pay_within=st.none() | st.integers(1, 90),
+        cutoff=st.none() | st.integers(0, 60),
     )
     def create(
         self, confirm: bool, pay: bool, confirm_within: int | None, pay_within: int | None, cutoff: int | None
     ) -> None:
         self.now = MADE
-        self.start, self.cutoff = MADE + timedelta(hours=3), timedelta(minutes=cutoff) if cutoff is not None else None
+        self.start, self.cutoff = MADE + timedelta(hours=1), timedelta(minutes=cutoff) if cutoff is not None else None
         self.status = "pending" if confirm or pay else "confirmed"
         self.approved, self.paid = not confirm, not pay
         self.approve_by = MADE + timedelta(minutes=confirm_within) if confirm and confirm_within else None
@@ -65,7 +65,7 @@ class Machine(RuleBasedStateMachine):
 
     # --- time
 
-    @rule(minutes=st.integers(0, 90) | st.sampled_from([23 * 60, 24 * 60, 25 * 60]))
+    @rule(minutes=st.sampled_from([0, 1, 10, 30, 60, 24 * 60, 24 * 60 + 1]))
     def pass_time(self, minutes: int) -> None:
         self.now += timedelta(minutes=minutes)
         self._settle()
@@ -119,7 +119,7 @@ class Machine(RuleBasedStateMachine):
         ):
             self.status = "cancelled"
 
-    @rule(hours=st.integers(-2, 48), force=st.booleans())
+    @rule(hours=st.integers(0, 3), force=st.booleans())
     def reschedule(self, hours: int, force: bool) -> None:
         start = self.now + timedelta(hours=hours)
         asked = RescheduleIn(start_at=start, force=force)
