@@ -23,6 +23,12 @@ def env() -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
+def unit(name: str) -> dict[str, Any]:
+    """What the supervisor knows of a process: `state`, `pid`, `restarts`."""
+    found: dict[str, Any] = json.loads((FOLDER / "state.json").read_text())["units"][name]
+    return found
+
+
 def cpu_seconds() -> dict[str, float]:
     """CPU seconds (user and system) that each part of the stack has spent so far, its own children included."""
     units: dict[str, Any] = json.loads((FOLDER / "state.json").read_text())["units"]

@@ -1,12 +1,14 @@
 """What fills a host's or a unit's time, as the rules read it. Made once when loaded, then only read."""
 
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from kalends_availability.domain.bits import Frame, filled, merged, within
-from kalends_availability.domain.zones import Interval, Zone, date_of
+from kalends_availability.domain.zones import DAY, Interval, Zone, date_of
 
 Ids = Collection[str]
 NOTHING: frozenset[str] = frozenset()
@@ -39,30 +41,78 @@ class Reservation(NamedTuple):
         return self.lapses is None or now < self.lapses
 
 
-class Reservations:
-    """What bookings and holds reserve of one host, or of one unit of a resource."""
+class Held(NamedTuple):
+    """What a hold reserves until it ends by itself (Unix time)."""
 
-    def __init__(self, entries: Iterable[Reservation] = ()) -> None:
-        self.entries = sorted(entries)
-        self._cover = merged((e.reserved_from, e.reserved_to) for e in self.entries if e.lapses is None)
-        self._holds = [e for e in self.entries if e.lapses is not None]
-        self._ids = {e.id for e in self.entries}
-        self._groups: dict[str, dict[Interval, list[Reservation]]] = defaultdict(lambda: defaultdict(list))
-        for entry in self.entries:
-            self._groups[entry.event_type_id][entry.start, entry.end].append(entry)
+    reserved_from: int
+    reserved_to: int
+    lapses: float
+
+
+class Reserved:
+    """What is reserved of one host, or of one unit of a resource, whoever by.
+
+    That is all most questions need, and it takes 8 bytes an interval: a host with thousands of bookings is small.
+    """
+
+    def __init__(self, intervals: Iterable[Interval] = (), holds: Iterable[Held] = ()) -> None:
+        disjoint = merged(intervals)
+        self._lows = array("i", [low for low, _ in disjoint])
+        self._highs = array("i", [high for _, high in disjoint])
+        self._holds = list(holds)
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory, roughly."""
+        return 600 + 8 * len(self._lows) + 250 * len(self._holds)
 
     def intervals(self, frame: Frame, now: float, ignored: Ids = NOTHING) -> Sequence[Interval]:
-        """Reserved time near the frame, buffers included; without lapsed holds and without what is ignored."""
-        # No slot reaches further out of the frame than its buffers and its length: three days.
-        low, high = frame.base - 4320, frame.end + 4320
-        if ignored and not self._ids.isdisjoint(ignored):
-            return merged((e.reserved_from, e.reserved_to) for e in self.alive(now, ignored) if e.reserved_from < high)
-        held = [(e.reserved_from, e.reserved_to) for e in self._holds if e.lives(now)]
-        cover = within(self._cover, low, high)
-        return merged([*cover, *held]) if held else cover
+        """Reserved time near the frame, buffers included; without lapsed holds.
+
+        Raises:
+            TypeError: where something is to be ignored, for which `Reservations` are needed.
+        """
+        if ignored:
+            raise TypeError("It is not known whose the intervals are.")
+        low, high = near(frame)
+        first, last = bisect_right(self._highs, low), bisect_left(self._lows, high)
+        cover = list(zip(self._lows[first:last], self._highs[first:last], strict=True))
+        if not self._holds:
+            return cover
+        return merged([*cover, *((h.reserved_from, h.reserved_to) for h in self._holds if now < h.lapses)])
+
+    def lapses_after(self, now: float) -> float | None:
+        """When the next hold ends by itself."""
+        return min((h.lapses for h in self._holds if now < h.lapses), default=None)
+
+
+class Reservations(Reserved):
+    """The same with who by: where bookings share slots, where some are to be ignored, and to explain."""
+
+    def __init__(self, entries: Iterable[Reservation] = ()) -> None:
+        self._entries = sorted(entries)
+        super().__init__(
+            [(e.reserved_from, e.reserved_to) for e in self._entries if e.lapses is None],
+            [Held(e.reserved_from, e.reserved_to, e.lapses) for e in self._entries if e.lapses is not None],
+        )
+        self._ids = {e.id for e in self._entries}
+        self._groups: dict[str, dict[Interval, list[Reservation]]] = defaultdict(lambda: defaultdict(list))
+        for entry in self._entries:
+            self._groups[entry.event_type_id][entry.start, entry.end].append(entry)
+
+    @property
+    def weight(self) -> int:
+        return super().weight + 900 * len(self._entries)
+
+    def intervals(self, frame: Frame, now: float, ignored: Ids = NOTHING) -> Sequence[Interval]:
+        """Reserved time near the frame, without what is ignored."""
+        if self._ids.isdisjoint(ignored):
+            return super().intervals(frame, now)
+        high = near(frame)[1]
+        return merged((e.reserved_from, e.reserved_to) for e in self.alive(now, ignored) if e.reserved_from < high)
 
     def alive(self, now: float, ignored: Ids = NOTHING) -> Iterator[Reservation]:
-        return (e for e in self.entries if e.lives(now) and e.id not in ignored)
+        return (e for e in self._entries if e.lives(now) and e.id not in ignored)
 
     def groups(self, event_type_id: str, minutes: int, now: float, ignored: Ids = NOTHING) -> dict[int, int]:
         """Seats taken of each begun slot of an event type and length, by start."""
@@ -76,9 +126,16 @@ class Reservations:
                     taken[start] = seats
         return taken
 
-    def lapses_after(self, now: float) -> float | None:
-        """When the next hold ends by itself."""
-        return min((e.lapses for e in self._holds if e.lapses is not None and now < e.lapses), default=None)
+
+def named(reserved: Reserved) -> Reservations:
+    """What is reserved, where it is known who by.
+
+    Raises:
+        TypeError: where it is not.
+    """
+    if not isinstance(reserved, Reservations):
+        raise TypeError("It is not known whose the intervals are.")
+    return reserved
 
 
 class Counted(NamedTuple):
@@ -121,6 +178,11 @@ class Tally:
             self._sums[where.name] = sums
         return sums
 
+    @property
+    def weight(self) -> int:
+        """Bytes of memory, roughly."""
+        return 800 + 600 * len(self.entries)
+
     def lapses_after(self, now: float) -> float | None:
         return min((lapses for lapses in self._holds if now < lapses), default=None)
 
@@ -160,6 +222,11 @@ class ExternalBusy:
         self._synced_at = synced_at
         self._cover = merged((e.start, e.end) for e in self.entries)
 
+    @property
+    def weight(self) -> int:
+        """Bytes of memory, roughly."""
+        return 600 + 400 * len(self.entries)
+
     def stale(self, wall: float) -> float | None:
         """Since when it is stale by the wall clock: the last attempt failed, or the last success is over 15 minutes old."""
         if self._stale_since is None and self._synced_at is not None and wall - self._synced_at > FRESH_SECONDS:
@@ -171,7 +238,12 @@ class ExternalBusy:
         return None if self._synced_at is None or self.stale(wall) is not None else self._synced_at + FRESH_SECONDS
 
     def intervals(self, frame: Frame) -> Sequence[Interval]:
-        return within(self._cover, frame.base - 4320, frame.end + 4320)
+        return within(self._cover, *near(frame))
+
+
+def near(frame: Frame) -> Interval:
+    """Where what fills a slot of the frame can lie: none reaches further out than its buffers and its length, three days."""
+    return frame.base - 3 * DAY, frame.end + 3 * DAY
 
 
 def unfree(frame: Frame, intervals: Sequence[Interval], before: int, after: int) -> int:
@@ -187,10 +259,10 @@ class Facts:
 
     def __init__(
         self,
-        hosts: dict[str, Reservations] | None = None,
-        external: dict[str, ExternalBusy] | None = None,
-        units: dict[str, dict[int, Reservations]] | None = None,
-        tallies: dict[str, Tally] | None = None,
+        hosts: Mapping[str, Reserved] | None = None,
+        external: Mapping[str, ExternalBusy] | None = None,
+        units: Mapping[str, Mapping[int, Reserved]] | None = None,
+        tallies: Mapping[str, Tally] | None = None,
     ) -> None:
         self._hosts = hosts or {}
         self._external = external or {}
@@ -200,17 +272,26 @@ class Facts:
     def parts(self) -> list[object]:
         """All that it is made of, to tell whether two of them are made of the same."""
         found: list[object] = []
-        for some in (self._hosts, self._external, self._units, self._tallies):
+        parts: tuple[Mapping[str, object], ...] = (self._hosts, self._external, self._units, self._tallies)
+        for some in parts:
             found += some.values()
         return found
 
-    def reserved(self, host_id: str) -> Reservations:
+    def reserved(self, host_id: str) -> Reserved:
         return self._hosts.get(host_id, _FREE)
+
+    def reservations(self, host_id: str) -> Reservations:
+        """The same with who by.
+
+        Raises:
+            TypeError: where that was not loaded.
+        """
+        return named(self.reserved(host_id))
 
     def external(self, host_id: str) -> ExternalBusy:
         return self._external.get(host_id, _OPEN)
 
-    def units(self, resource_id: str) -> dict[int, Reservations]:
+    def units(self, resource_id: str) -> Mapping[int, Reserved]:
         """By unit; one that is not there is free."""
         return self._units.get(resource_id, {})
 

@@ -34,8 +34,11 @@ def ranked(plan: Plan, hosts: Sequence[HostPlan], standings: Mapping[str, Standi
     """The hosts, the one to be tried first in front; by priority, shortfall (round robin), longest unbooked, id."""
     if plan.event_type.assignment in {"single", "collective"}:
         return [Ranked(host, {}) for host in hosts]
-    fair = plan.event_type.assignment == "round_robin"
-    figures = {h.id: _figures(plan, h, standings, now) if fair else {"priority": float(h.priority)} for h in hosts}
+    if plan.event_type.assignment == "round_robin":
+        equals = {priority: _Equals(plan, priority, standings) for priority in {host.priority for host in hosts}}
+        figures = {h.id: equals[h.priority].figures(h, now) for h in hosts}
+    else:
+        figures = {h.id: {"priority": float(h.priority)} for h in hosts}
 
     def place(host: HostPlan) -> tuple[float, float, float, str]:
         last = standings.get(host.id, _NEW).last
@@ -44,20 +47,33 @@ def ranked(plan: Plan, hosts: Sequence[HostPlan], standings: Mapping[str, Standi
     return [Ranked(host, figures[host.id]) for host in sorted(hosts, key=place)]
 
 
-def _figures(plan: Plan, host: HostPlan, standings: Mapping[str, Standing], now: float) -> dict[str, float]:
-    """The shortfall `w/W * N - n` among the active hosts of equal priority, counted since this host joined."""
-    equals = [h for h in plan.hosts if h.active and h.priority == host.priority]
-    weights = sum(h.weight for h in equals)
-    since = max(now - DAYS_SECONDS, host.joined)
-    bookings = sum(standings.get(h.id, _NEW).since(since) for h in equals)
-    own = standings.get(host.id, _NEW).since(since)
-    # One division, so that hosts with equal claims get equal numbers.
-    shortfall = (host.weight * bookings - own * weights) / weights if weights else 0.0
-    return {
-        "priority": host.priority,
-        "weight": host.weight,
-        "weights": weights,
-        "bookings": own,
-        "of": bookings,
-        "shortfall": shortfall,
-    }
+class _Equals:
+    """The active hosts of one priority, among whom bookings are shared out."""
+
+    def __init__(self, plan: Plan, priority: int, standings: Mapping[str, Standing]) -> None:
+        hosts = [host for host in plan.hosts if host.active and host.priority == priority]
+        self._weights = sum(host.weight for host in hosts)
+        self._theirs = [standings[host.id] for host in hosts if host.id in standings]
+        self._standings = standings
+        self._bookings: dict[float, int] = {}
+
+    def figures(self, host: HostPlan, now: float) -> dict[str, float]:
+        """The shortfall `w/W * N - n`, counted since this host joined."""
+        since, weights = max(now - DAYS_SECONDS, host.joined), self._weights
+        own, bookings = self._standings.get(host.id, _NEW).since(since), self._since(since)
+        # One division, so that hosts with equal claims get equal numbers.
+        shortfall = (host.weight * bookings - own * weights) / weights if weights else 0.0
+        return {
+            "priority": host.priority,
+            "weight": host.weight,
+            "weights": weights,
+            "bookings": own,
+            "of": bookings,
+            "shortfall": shortfall,
+        }
+
+    def _since(self, begin: float) -> int:
+        # Most hosts have joined together, or longer ago than counts: then one sum serves them all.
+        if (found := self._bookings.get(begin)) is None:
+            found = self._bookings[begin] = sum(one.since(begin) for one in self._theirs)
+        return found

@@ -224,7 +224,7 @@ class HostView:
         view = self.view
         if not view.shared:
             return {}
-        groups = view.facts.reserved(self.plan.id)
+        groups = view.facts.reservations(self.plan.id)
         return groups.groups(view.plan.event_type.id, view.ask.minutes, view.now, view.ask.ignored)
 
     @cached_property

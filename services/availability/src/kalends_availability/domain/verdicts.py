@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from kalends_availability.domain.busy import Reservation
+from kalends_availability.domain.busy import Reservation, named
 from kalends_availability.domain.plan import Plan
 from kalends_availability.domain.rules import HostView, View, bookable_dates
 from kalends_availability.domain.zones import DAY, LAST_DAY, Zone, date_of, minute_after
@@ -110,7 +110,7 @@ class Judge:
             external = self.view.facts.external(host.plan.id)
             met = next((e for e in external.entries if e.start < high and low < e.end), None)
             return Why("calendar_event", met.id) if met else Why("calendar", None)
-        return self._met(self.view.facts.reserved(host.plan.id).alive(self.view.now, self.view.ask.ignored))
+        return self._met(self.view.facts.reservations(host.plan.id).alive(self.view.now, self.view.ask.ignored))
 
     def _met(self, entries: Iterator[Reservation]) -> Why | None:
         low, high = self._slot()
@@ -118,7 +118,7 @@ class Judge:
         return Why(met.kind, met.id) if met else None
 
     def _sharer(self, host: HostView) -> Why | None:
-        alive = self.view.facts.reserved(host.plan.id).alive(self.view.now, self.view.ask.ignored)
+        alive = self.view.facts.reservations(host.plan.id).alive(self.view.now, self.view.ask.ignored)
         mine = self.view.plan.event_type.id
         met = next((e for e in alive if e.start == self.start and e.event_type_id == mine), None)
         return Why(met.kind, met.id) if met else None
@@ -127,7 +127,7 @@ class Judge:
         for resource in self.view.plan.resources:
             if not self.has(self.view.units(resource.id, resource.quantity)):
                 for unit in self.view.facts.units(resource.id).values():
-                    if met := self._met(unit.alive(self.view.now, self.view.ask.ignored)):
+                    if met := self._met(named(unit).alive(self.view.now, self.view.ask.ignored)):
                         return met
         return None
 

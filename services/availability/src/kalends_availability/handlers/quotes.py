@@ -96,7 +96,7 @@ class Quotes:
         if frame is None:
             return Reply(body=Alternatives([]))
         hosts = [host.id for host in plan.hosts] if host_id is None else [host_id]
-        facts = await self._ctx.replica.facts(call.tenant, plan, frame, hosts)
+        facts = await self._ctx.replica.facts(call.tenant, plan, frame, hosts, named=bool(wanted.ignored))
         exclude = frozenset(minute_of(at) for at in asked.exclude)
         after = max(asked.after, call.now)
         return Reply(body=Alternatives(asks.alternatives(plan, facts, wanted, frame, after, exclude, asked.limit)))

@@ -76,7 +76,7 @@ class Slots:
             wall=asked.as_of.timestamp() if asked.as_of else wall(),
         )
         frame = asks.frame_at(plan, minute_of(asked.start_at))
-        facts = await self._facts(call, plan, frame, [host.id for host in plan.hosts], asked.as_of)
+        facts = await self._facts(call, plan, frame, [host.id for host in plan.hosts], asked.as_of, named=True)
         return Reply(body=asks.explained(plan, facts, wanted, asked.start_at))
 
     async def _plan(self, call: Call, as_of: datetime | None) -> Plan:
@@ -91,9 +91,11 @@ class Slots:
             raise unknown("event type")
         return plan
 
-    async def _facts(self, call: Call, plan: Plan, frame: Frame, hosts: list[str], as_of: datetime | None) -> Facts:
+    async def _facts(
+        self, call: Call, plan: Plan, frame: Frame, hosts: list[str], as_of: datetime | None, *, named: bool
+    ) -> Facts:
         if as_of is None:
-            return await self._ctx.replica.facts(call.tenant, plan, frame, hosts)
+            return await self._ctx.replica.facts(call.tenant, plan, frame, hosts, named=named)
         return await self._ctx.replica.facts_at(call.tenant, plan, frame, hosts, as_of)
 
     async def _answer(
@@ -103,12 +105,12 @@ class Slots:
 
         `text` tells questions of one event type apart, `at` is where its fields stand.
         """
-        as_of = asked.as_of
+        as_of, ignored = asked.as_of, _ignored(asked.booking_id, asked.hold_id)
         at_now = as_of or call.now
         now, clock = at_now.timestamp(), as_of.timestamp() if as_of else wall()
         key = (call.tenant, plan.event_type.id, text)
         if (kept := self._answers.get(key, plan, now, clock)) is not None:
-            facts = await self._facts(call, plan, kept.frame, kept.hosts, as_of)
+            facts = await self._facts(call, plan, kept.frame, kept.hosts, as_of, named=bool(ignored))
             if kept.right(facts.parts()):
                 return kept.body, kept.etag
         where, first, last = _range(plan, asked, at)
@@ -117,14 +119,14 @@ class Slots:
             minutes=_minutes(plan, asked.duration, at),
             seats=asked.seats,
             host_id=_host(plan, asked.host_id, at),
-            ignored=_ignored(asked.booking_id, asked.hold_id),
+            ignored=ignored,
             wall=clock,
         )
         frame = offer.frame_of(plan, wanted, where, first, last)
         hosts = [host.id for host in plan.hosts] if asked.host_id is None else [asked.host_id]
         # Whether calendars are stale is told also where nothing can be offered.
         looked = frame or Frame.over(minute_of(at_now), minute_of(at_now) + 1)
-        facts = await self._facts(call, plan, looked, hosts, as_of)
+        facts = await self._facts(call, plan, looked, hosts, as_of, named=bool(ignored))
         view = View(plan, facts, wanted, frame) if frame else None
         body = offer.body(view, plan.event_type.id, where, first, last, asked.limit, _stale(facts, hosts, clock))
         etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'

@@ -102,9 +102,9 @@ async def touch(conn: Connection, changed: Iterable[Key]) -> None:
 
 
 def _keys(tenant: str, subject: str, event_type_id: str, id_: str, host: bool) -> list[Key]:
-    """What a row is part of: the time of its host or resource, and, of a booking's host, the ranking."""
+    """What a row is part of: the time of its host or resource, and, of a booking's host, its place in the ranking."""
     made = [(tenant, f"busy/{subject}")]
-    return [*made, (tenant, f"standing/{event_type_id}")] if host and id_.startswith("bkg_") else made
+    return [*made, (tenant, f"standing/{event_type_id}/{subject}")] if host and id_.startswith("bkg_") else made
 
 
 def _rows(event: Envelope, seen_until: datetime | None) -> list[tuple[Any, ...]]:

@@ -16,8 +16,8 @@ UPDATE calendar_busy SET seen_until = $3
 WHERE tenant_id = $1 AND id = $2 AND seen_until IS NULL AND version < $4 RETURNING host_id
 """
 INSERT: Final = """
-INSERT INTO calendar_busy (tenant_id, id, version, host_id, calendar_id, intervals, busy_to, seen_from)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO calendar_busy (tenant_id, id, version, host_id, calendar_id, intervals, busy_from, busy_to, seen_from)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ON CONFLICT (tenant_id, id, version) DO NOTHING
 """
 # The row goes on while all that changes is the last success, and that comes before the one before has grown stale.
@@ -78,7 +78,8 @@ async def _event(conn: Connection, event: Envelope) -> set[Key]:
         hosts.add(state.host_id)
         await conn.execute(
             INSERT, event.tenant_id, event.stream_id, event.version, state.host_id, state.calendar_id,
-            msgspec.json.encode(state.intervals), max(high for _, high in state.intervals), event.occurred_at,
+            msgspec.json.encode(state.intervals), min(low for low, _ in state.intervals),
+            max(high for _, high in state.intervals), event.occurred_at,
         )  # fmt: skip
     return {(event.tenant_id, f"calendar/{host}") for host in hosts}
 

@@ -2,13 +2,13 @@
 
 Correctness never depends on it being told of a change: a commit broadcasts its keys, and once a second `sweep` reads
 out of the database what was changed by transactions that were not over at the last sweep. Keys name a tenant and a thing:
-an object's id; `busy/<host or resource>`, `calendar/<host>`, `standing/<event type>`.
+an object's id; `busy/<host or resource>`, `calendar/<host>`, `standing/<event type>/<host>`.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -17,12 +17,13 @@ from nats.aio.msg import Msg
 from prometheus_client import Counter
 
 from kalends_availability.domain.bits import Frame
-from kalends_availability.domain.busy import ExternalBusy, Facts, Reservations, Tally
+from kalends_availability.domain.busy import ExternalBusy, Facts, Reserved, Tally, near
 from kalends_availability.domain.memo import BitMemo, bit_memo
 from kalends_availability.domain.plan import Plan
-from kalends_availability.domain.rank import Standing
-from kalends_availability.domain.zones import DAY
+from kalends_availability.domain.rank import DAYS_SECONDS, Standing
+from kalends_availability.domain.zones import DAY, minute_of
 from kalends_availability.store import busy, settings
+from kalends_availability.store.busy import Stretch
 from kalends_availability.store.settings import Known
 from kalends_availability.store.shelf import Key, Shelf
 from kalends_shared import telemetry
@@ -30,8 +31,12 @@ from kalends_shared.db import Database, transient
 from kalends_shared.service import wait
 
 SUBJECT: Final = "kalends.changed.availability"
+NAMED: Final = "named"
+# More is loaded than is asked for, so that the frame may move on and a calendar be leafed through.
+SPARE: Final = Stretch(DAY, 28 * DAY)
 SWEEP_SECONDS: Final = 1.0
 KEPT_SECONDS: Final = 120
+COUNTED_MINUTES: Final = int(DAYS_SECONDS) // 60
 
 HORIZON: Final = "SELECT tail_horizon()"
 CHANGED: Final = """
@@ -48,11 +53,14 @@ Changed = tuple[str, str]
 _CHANGES: Final = msgspec.json.Decoder(list[Changed])
 
 
-class Since(Struct, Generic[T], frozen=True):
-    """What was loaded from a minute on."""
+class Loaded(Struct, Generic[T], frozen=True):
+    """What was loaded of a stretch of time."""
 
-    since: int
+    stretch: Stretch
     value: T
+
+    def covers(self, stretch: Stretch) -> bool:
+        return self.stretch.since <= stretch.since and stretch.until <= self.stretch.until
 
 
 class Replica:
@@ -63,15 +71,14 @@ class Replica:
         self._bits: BitMemo = bit_memo(megabytes * 300_000)
         share = megabytes * 100_000
         self._plans: Shelf[Known] = Shelf(share, lambda known: 2_000 + 1_500 * len(known.ids))
-        self._hosts: Shelf[Since[Reservations]] = Shelf(share, lambda found: 400 + 250 * len(found.value.entries))
-        self._units: Shelf[Since[dict[int, Reservations]]] = Shelf(
-            share, lambda found: 400 + sum(400 + 250 * len(r.entries) for r in found.value.values())
+        # Of hosts and resources: by their id, and by id and `NAMED` with who has reserved.
+        self._hosts: Shelf[Loaded[Reserved]] = Shelf(share, lambda found: found.value.weight)
+        self._units: Shelf[Loaded[Mapping[int, Reserved]]] = Shelf(
+            share, lambda found: 400 + sum(one.weight for one in found.value.values())
         )
-        self._tallies: Shelf[Since[Tally]] = Shelf(share, lambda found: 400 + 300 * len(found.value.entries))
-        self._external: Shelf[Since[ExternalBusy]] = Shelf(share, lambda found: 400 + 200 * len(found.value.entries))
-        self._standings: Shelf[dict[str, Standing]] = Shelf(
-            share, lambda found: 400 + sum(100 + 8 * len(s.created) for s in found.values())
-        )
+        self._tallies: Shelf[Loaded[Tally]] = Shelf(share, lambda found: found.value.weight)
+        self._external: Shelf[Loaded[ExternalBusy]] = Shelf(share, lambda found: found.value.weight)
+        self._standings: Shelf[Loaded[Standing]] = Shelf(share, lambda found: 400 + 8 * len(found.value.created))
         self._horizon: int | None = None
         self._listeners: list[Callable[[], None]] = []
 
@@ -90,28 +97,40 @@ class Replica:
         found = (await self._plans.many([key], load, lambda _known: True)).get(key)
         return found.plan if found else None
 
-    async def facts(self, tenant: str, plan: Plan, frame: Frame, hosts: Sequence[str], *, booked: bool = True) -> Facts:
-        """What the rules read: all of it, or, without `booked`, external busy time alone (which is what quote judges)."""
-        # A few days more, so that the frame may move on, and questions of earlier days find what they need.
-        since = frame.base - 4 * DAY
+    async def facts(
+        self, tenant: str, plan: Plan, frame: Frame, hosts: Sequence[str], *, booked: bool = True, named: bool = False
+    ) -> Facts:
+        """What the rules read.
+
+        Without `booked` external busy time alone, which is what quote judges; with `named` also who has reserved.
+        """
         pool = self._db.pool
-        external = await _of(self._external, tenant, hosts, since, lambda ids, at: busy.external(pool, tenant, ids, at))
+        around = _around(frame)
+        external = await _of(
+            self._external, tenant, hosts, around, lambda ids, when: busy.external(pool, tenant, ids, when)
+        )
         if not booked:
             return Facts(external=external)
-        reserved = await _of(
-            self._hosts, tenant, hosts, since, lambda ids, at: busy.reservations(pool, tenant, ids, at)
+        # Seats are told by who sits where.
+        named = named or plan.event_type.capacity > 1
+        more, of_hosts, of_units = (
+            ((NAMED,), busy.reservations, busy.unit_reservations) if named else ((), busy.reserved, busy.units)
         )
-        units: dict[str, dict[int, Reservations]] = {}
+        reserved = await _of(
+            self._hosts, tenant, hosts, around, lambda ids, when: of_hosts(pool, tenant, ids, when), *more
+        )
+        units: dict[str, Mapping[int, Reserved]] = {}
         if plan.resources:
             names = [resource.id for resource in plan.resources]
-            units = await _of(self._units, tenant, names, since, lambda ids, at: busy.units(pool, tenant, ids, at))
+            units = await _of(
+                self._units, tenant, names, around, lambda ids, when: of_units(pool, tenant, ids, when), *more
+            )
         tallies: dict[str, Tally] = {}
         if plan.event_type.limits:
             kind = plan.event_type.id
-            first = settings.first_period(plan, frame)
             tallies = await _of(
-                self._tallies, tenant, hosts, first,
-                lambda ids, at: busy.tallies(pool, tenant, ids, at, kind), kind,
+                self._tallies, tenant, hosts, settings.counted(plan, frame),
+                lambda ids, when: busy.tallies(pool, tenant, ids, when, kind), kind,
             )  # fmt: skip
         return Facts(reserved, external, units, tallies)
 
@@ -119,13 +138,11 @@ class Replica:
         """How hosts stand in the ranking; nothing is asked where there is nothing to rank."""
         if len(plan.hosts) == 1 or plan.event_type.assignment == "collective":
             return {}
-        key = (tenant, plan.event_type.id)
-
-        async def load(_keys: list[Key]) -> dict[Key, dict[str, Standing]]:
-            ids = [host.id for host in plan.hosts]
-            return {key: await busy.standings(self._db.pool, tenant, plan.event_type.id, ids, now)}
-
-        return (await self._standings.many([key], load, lambda _found: True))[key]
+        pool, kind = self._db.pool, plan.event_type.id
+        return await _of(
+            self._standings, tenant, [host.id for host in plan.hosts], Stretch(minute_of(now) - COUNTED_MINUTES, 0),
+            lambda ids, when: busy.standings(pool, tenant, ids, when, kind), kind,
+        )  # fmt: skip
 
     async def plan_at(self, tenant: str, event_type_id: str, at: datetime) -> Plan | None:
         """The plan of an event type as it was at a moment, out of the events."""
@@ -133,14 +150,14 @@ class Replica:
 
     async def facts_at(self, tenant: str, plan: Plan, frame: Frame, hosts: Sequence[str], at: datetime) -> Facts:
         """What the rules read, as it was seen at a moment; nothing of it is kept."""
-        pool, since = self._db.pool, frame.base - 4 * DAY
+        pool, around = self._db.pool, _around(frame)
         kind = plan.event_type.id
         names = [resource.id for resource in plan.resources]
         return Facts(
-            await busy.reservations(pool, tenant, hosts, since, at),
-            await busy.external(pool, tenant, hosts, since, at),
-            await busy.units(pool, tenant, names, since, at) if names else {},
-            await busy.tallies(pool, tenant, hosts, settings.first_period(plan, frame), kind, at)
+            await busy.reservations(pool, tenant, hosts, around, at),
+            await busy.external(pool, tenant, hosts, around, at),
+            await busy.unit_reservations(pool, tenant, names, around, at) if names else {},
+            await busy.tallies(pool, tenant, hosts, settings.counted(plan, frame), kind, at)
             if plan.event_type.limits
             else {},
         )
@@ -153,16 +170,21 @@ class Replica:
             what, slash, id_ = key.partition("/")
             if not slash:
                 self._plans.drop_where(lambda at, known: at[0] == tenant and key in known.ids)  # noqa: B023 - called at once
-                # A host that is new in an event type has no standing yet.
-                self._standings.drop((tenant, key))
             elif what == "busy":
-                self._hosts.drop((tenant, id_))
-                self._units.drop((tenant, id_))
+                for shelf in (self._hosts, self._units):
+                    shelf.drop((tenant, id_))
+                    shelf.drop((tenant, id_, NAMED))
                 self._tallies.drop_where(lambda at, _: at[:2] == (tenant, id_))  # noqa: B023 - called at once
             elif what == "calendar":
                 self._external.drop((tenant, id_))
             else:
-                self._standings.drop((tenant, id_))
+                kind, _, host = id_.partition("/")
+                self._standings.drop((tenant, host, kind))
+
+    def clear(self) -> None:
+        """Drops everything."""
+        for shelf in (self._plans, self._hosts, self._units, self._tallies, self._external, self._standings):
+            shelf.clear()
 
     async def changed(self, bus: Client, changes: Sequence[Changed]) -> None:
         """Drops what a commit of this process has changed, and tells the other replicas."""
@@ -184,9 +206,7 @@ class Replica:
         """Drops what was changed by any transaction that was not over at the last sweep: nothing is missed, whatever the order."""
         if self._horizon is None:
             horizon = await self._db.pool.fetchval(HORIZON)
-            self._plans.clear()
-            for shelf in (self._hosts, self._units, self._tallies, self._external, self._standings):
-                shelf.drop_where(lambda _key, _value: True)
+            self.clear()
             self._horizon = horizon
             return
         rows = await self._db.pool.fetch(CHANGED, self._horizon)
@@ -211,20 +231,31 @@ class Replica:
                     raise
 
 
+def _around(frame: Frame) -> Stretch:
+    """What may matter to a frame: whatever begins before `high` ends within the longest time that can be reserved."""
+    low, high = near(frame)
+    return Stretch(low, high + 3 * DAY)
+
+
 async def _of(
-    shelf: Shelf[Since[T]],
+    shelf: Shelf[Loaded[T]],
     tenant: str,
     ids: Sequence[str],
-    since: int,
-    load: Callable[[list[str], int], Any],
+    needed: Stretch,
+    load: Callable[[list[str], Stretch], Awaitable[dict[str, T]]],
     *more: str,
 ) -> dict[str, T]:
-    """The values of ids, as far back as `since`."""
+    """The values of ids, of the stretch that is needed at least; what is loaded anew reaches as far as what was there."""
 
-    async def loaded(keys: list[Key]) -> dict[Key, Since[T]]:
-        found: dict[str, T] = await load([key[1] for key in keys], since)
-        return {key: Since(since, found[key[1]]) for key in keys}
+    async def loaded(keys: list[Key]) -> dict[Key, Loaded[T]]:
+        before = [kept.stretch for key in keys if (kept := shelf.get(key)) is not None]
+        stretch = Stretch(
+            min([needed.since - SPARE.since, *(one.since for one in before)]),
+            max([needed.until + SPARE.until, *(one.until for one in before)]),
+        )
+        found = await load([key[1] for key in keys], stretch)
+        return {key: Loaded(stretch, found[key[1]]) for key in keys}
 
     keys = [(tenant, id_, *more) for id_ in ids]
-    found = await shelf.many(keys, loaded, lambda kept: kept.since <= since + 3 * DAY)
+    found = await shelf.many(keys, loaded, lambda kept: kept.covers(needed))
     return {key[1]: kept.value for key, kept in found.items()}

@@ -1,6 +1,7 @@
 """Plans of event types: out of the objects as they are, or out of the events as they were."""
 
-from collections.abc import Mapping, Sequence
+from calendar import monthrange
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -12,6 +13,7 @@ from kalends_availability.domain.memo import BitMemo
 from kalends_availability.domain.plan import Plan, Settings
 from kalends_availability.domain.zones import DAY, date_of, day_of
 from kalends_availability.store import objects
+from kalends_availability.store.busy import Stretch
 from kalends_availability.store.objects import Conn
 from kalends_shared.contracts.availability import EventType, Host, Location, Resource, Schedule
 
@@ -89,12 +91,13 @@ def _only(found: Mapping[str, Any], kind: type[T]) -> dict[str, T]:
     return {id_: one for id_, one in found.items() if isinstance(one, kind)}
 
 
-def first_period(plan: Plan, frame: Frame) -> int:
-    """The minute from which on bookings count against a limit of the frame."""
-    first = date_of(frame.base // DAY - 3)
-    pers: Sequence[str] = [limit.per for limit in plan.event_type.limits]
+def counted(plan: Plan, frame: Frame) -> Stretch:
+    """Within which minutes bookings count against a limit at some start of the frame."""
+    # A few days more than the widest period that a limit names, for zones, weeks, and the frame moving on.
+    first, last = date_of(frame.base // DAY - 3), date_of(frame.end // DAY + 1)
+    pers = {limit.per for limit in plan.event_type.limits}
     if "year" in pers:
-        first = first.replace(month=1, day=1)
+        first, last = first.replace(month=1, day=1), last.replace(month=12, day=31)
     elif "month" in pers:
-        first = first.replace(day=1)
-    return (day_of(first) - 9) * DAY
+        first, last = first.replace(day=1), last.replace(day=monthrange(last.year, last.month)[1])
+    return Stretch((day_of(first) - 9) * DAY, (day_of(last) + 11) * DAY)

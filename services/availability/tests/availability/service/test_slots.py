@@ -3,13 +3,12 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
 from nats.aio.client import Client as Bus
 
 from kalends_shared.db import Database
 from kalends_shared.testkit.waiting import eventually_async
 
-from .world import ALWAYS, DAY, NOW, OFFICE, Client, Node, at, pointers, refusal
+from .world import DAY, NOW, OFFICE, Client, Node, at, pointers, refusal
 
 HALF_HOUR = timedelta(minutes=30)
 
@@ -350,20 +349,3 @@ async def test_a_sweep_misses_nothing_that_commits_late(api: Client, db: Databas
         await transaction.commit()
     await other.node.replica.sweep()
     assert (api.tenant, f"busy/{host}") in seen
-
-
-@pytest.mark.parametrize("bookings", [50_000])
-async def test_past_bookings_are_not_read(api: Client, node: Node, bookings: int) -> None:
-    kind = await api.event_type(await api.host(ALWAYS))
-    await node.db.pool.execute(
-        """
-        INSERT INTO busy (tenant_id, id, version, subject_id, event_type_id, reserved_from, reserved_to, start_min, end_min,
-            seats, status, created_at, seen_from)
-        SELECT $1, 'bkg_' || n, 1, $2, $3, n * 60, n * 60 + 30, n * 60, n * 60 + 30, 1, 'completed', now(), now()
-        FROM generate_series(1, $4::integer) n
-        """,
-        api.tenant, kind["hosts"][0]["host_id"], kind["id"], bookings,
-    )  # fmt: skip
-    await api.starts(kind["id"])
-    kept = [found.value for _, found in node.replica._hosts.items()]
-    assert [len(reservations.entries) for reservations in kept] == [0]
