@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +14,10 @@ from typing import Self
 
 import httpx
 
+from kalends_shared.servers.ports import free_port
+
 USER, PASSWORD = "ana", "a pass:word"
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 
 
 class CalendarServer:
@@ -94,7 +95,7 @@ def serve(name: str, folder: Path) -> Iterator[Callable[[], CalendarServer]]:
         ]
         path = "/host/calendars/"
     root = f"http://127.0.0.1:{port}"
-    with running(command, folder.parent / f"{name}.log"), httpx.Client(auth=(USER, PASSWORD), timeout=10) as http:
+    with running(command, folder.parent / f"{name}.log"), httpx.Client(auth=(USER, PASSWORD), timeout=60) as http:
         wait_for(lambda: http.get(root + "/").status_code < 500)
         yield lambda: CalendarServer(root + path, http)
 
@@ -123,12 +124,6 @@ def wait_for(holds: Callable[[], bool]) -> None:
                 return
         assert monotonic() < deadline, "the server did not start"
         pause.wait(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Proxy:

@@ -29,6 +29,7 @@ TENANT = "acc_1-live"
 HOST, OTHER_HOST = ids.derived("hst", "ana"), ids.derived("hst", "ben")
 POLICY = Policy(["127.0.0.0/8"], allow_http=True)
 KEY = Keyring.generate()
+BEGAN = datetime.now(UTC)
 
 
 async def host_zone(_: Call, host_id: str) -> str:
@@ -42,7 +43,7 @@ async def nothing() -> None: ...
 
 
 class World:
-    def __init__(self, db: Database, *, timeout: float = 5.0, lease: float = 30.0) -> None:
+    def __init__(self, db: Database, *, timeout: float = 60.0, lease: float = 300.0) -> None:
         self.db = db
         self.keyring = Keyring.parse(KEY)
         reach = Reach(POLICY, self.keyring, timeout)
@@ -159,7 +160,8 @@ def shown(reply: Reply) -> dict[str, Any]:
 
 
 def tomorrow(hour: int, minute: int = 0, days: int = 1) -> datetime:
-    return datetime.now(UTC).replace(hour=hour, minute=minute, second=0, microsecond=0) + timedelta(days=days)
+    """The day after the one on which the run began, which may end after midnight."""
+    return BEGAN.replace(hour=hour, minute=minute, second=0, microsecond=0) + timedelta(days=days)
 
 
 def moment(minutes: int) -> str:

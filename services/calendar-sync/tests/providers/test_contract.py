@@ -19,7 +19,7 @@ OTHER = "DTSTART:20260407T100000Z\nDTEND:20260407T110000Z\nSUMMARY:Dinner"
 
 
 def connect(url: str, password: str = PASSWORD) -> Adapter:
-    return adapter("caldav", Account(url=url, username=USER, password=password), POLICY, 5.0)
+    return adapter("caldav", Account(url=url, username=USER, password=password), POLICY, 60.0)
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ async def test_a_server_that_drips_comes_to_an_end(radicale: CalendarServer) -> 
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    calendars = adapter("caldav", Account(url=f"http://127.0.0.1:{port}/"), POLICY, 0.2)
+    calendars = adapter("caldav", Account(url=f"http://127.0.0.1:{port}/"), POLICY, 2.0)
     with pytest.raises(ProviderError, match="too long"):
         await calendars.locate()
     await calendars.close()

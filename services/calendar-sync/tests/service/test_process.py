@@ -124,14 +124,17 @@ def started(database_url: str, nats_url: str, folder: Path, name: str) -> subpro
 async def process(
     database_url: str, nats_url: str, folder: Path, name: str = "one"
 ) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """One that is ready, ended in order where it still runs."""
     made = started(database_url, nats_url, folder, name)
     try:
+        await until(lambda: (folder / f"{name}.ops").exists() or made.poll() is not None)
+        assert made.poll() is None, (folder / f"{name}.log").read_text()
         yield made
     finally:
         if made.poll() is None:
             made.send_signal(signal.SIGTERM)
             try:
-                assert await asyncio.to_thread(made.wait, 20) == 0
+                assert await asyncio.to_thread(made.wait, 60) == 0
             except subprocess.TimeoutExpired:
                 made.kill()
                 made.wait()
@@ -148,7 +151,7 @@ async def until(holds: Callable[[], object]) -> None:
     async def look() -> bool:
         return bool(await asyncio.to_thread(holds))
 
-    await eventually_async(look, 40)
+    await eventually_async(look)
 
 
 async def test_from_a_booking_to_the_calendar_and_from_the_calendar_to_the_stream(
@@ -174,8 +177,12 @@ async def test_from_a_booking_to_the_calendar_and_from_the_calendar_to_the_strea
         ops = (tmp_path / "one.ops").read_text().strip()
         import httpx
 
-        async with httpx.AsyncClient(trust_env=False) as http:
-            assert (await http.get(f"http://{ops}/health/ready")).status_code == 200
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+
+            async def ready() -> bool:
+                return (await http.get(f"http://{ops}/health/ready")).status_code == 200
+
+            await eventually_async(ready)
             assert "kalends_calendar_readings_total" in (await http.get(f"http://{ops}/metrics")).text
         await teller.booking("b0", start_at=tomorrow(9))
         await teller.booking("b1", status="cancelled")
@@ -190,13 +197,13 @@ async def test_killed_between_a_write_and_its_record(
     async with Proxy(radicale.url) as proxy:
         async with process(database_url, nats_url, tmp_path) as victim:
             await connect(bus, proxy.url)
+            proxy.hold = method
             booking = await teller.booking("b", start_at=tomorrow(10))
             if method == "DELETE":
                 await until(lambda: len(radicale.items()) == 1)
                 await eventually_async(lambda: _idle(teller))
                 await teller.booking("b", start_at=tomorrow(10), status="cancelled")
-            proxy.hold = method
-            await asyncio.wait_for(proxy.holding.wait(), 40)
+            await asyncio.wait_for(proxy.holding.wait(), 60)
             assert victim.poll() is None
             victim.kill()
             victim.wait()

@@ -12,8 +12,17 @@ def count(*, reduced: int, full: int) -> int:
 
 
 def set_up_hypothesis() -> None:
-    """Examples of a property by the run's scale; no deadline for one, because the machine is shared."""
-    from hypothesis import settings
+    """Examples of a property by the run's scale; no deadline for one, because the machine is shared.
 
-    settings.register_profile("kalends", max_examples=count(reduced=60, full=1_000), deadline=None)
+    A reduced run draws the same examples each time, as it judges a change; a full one searches on.
+    """
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "kalends",
+        max_examples=count(reduced=60, full=1_000),
+        deadline=None,
+        derandomize=not FULL,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     settings.load_profile("kalends")
