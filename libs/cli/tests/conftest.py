@@ -17,7 +17,7 @@ FAKE = str(Path(__file__).with_name("fake_service.py"))
 def home(tmp_path: Path) -> Iterator[Home]:
     made = Home(tmp_path / "kalends")
     yield made
-    stack.end(made, 30)
+    stack.end(made, 120)
 
 
 @pytest.fixture
@@ -38,5 +38,5 @@ def plan(home: Home) -> Plan:
 @pytest.fixture
 def up(home: Home, plan: Plan) -> Home:
     stack.start(home, plan)
-    stack.follow(home, 60)
+    stack.follow(home, 180)
     return home

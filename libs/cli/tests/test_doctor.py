@@ -159,7 +159,7 @@ async def test_after_a_restore_new_events_follow_the_old_and_the_streams_are_gon
             except Problem:
                 await asyncio.sleep(0.05)
 
-    assert await asyncio.wait_for(settled(), 10) == ["availability", "booking", "calendar"]
+    assert await asyncio.wait_for(settled(), 60) == ["availability", "booking", "calendar"]
     assert await owner.fetchval("SELECT current_tx() > max(tx) FROM events")
     await stream.open()
     assert await stream.last() is None
