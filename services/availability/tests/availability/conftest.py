@@ -11,8 +11,10 @@ from kalends_availability.schema import SCHEMA
 from kalends_shared import migrations, nats
 from kalends_shared.db import Database
 from kalends_shared.migrations import Schema
+from kalends_shared.servers import Nats
 from kalends_shared.testkit.infra import Databases, Infra
 
+from .service.source import Source
 from .service.world import Client, Node
 
 
@@ -60,3 +62,17 @@ async def node(db: Database, bus: Bus) -> Node:
 @pytest.fixture
 def api(node: Node) -> Client:
     return Client(node)
+
+
+@pytest.fixture
+async def own_bus(own_nats: Nats) -> AsyncIterator[Bus]:
+    connection = await nats.connect(own_nats.url, "test")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def source(database_url: str, own_bus: Bus) -> AsyncIterator[Source]:
+    database = await Database.connect(database_url, "booking", size=3)
+    yield Source(database, own_bus)
+    await database.close()

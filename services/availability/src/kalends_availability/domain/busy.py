@@ -5,6 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 from kalends_availability.domain.bits import Frame, filled, merged, within
@@ -271,11 +272,8 @@ class Facts:
 
     def parts(self) -> list[object]:
         """All that it is made of, to tell whether two of them are made of the same."""
-        found: list[object] = []
-        parts: tuple[Mapping[str, object], ...] = (self._hosts, self._external, self._units, self._tallies)
-        for some in parts:
-            found += some.values()
-        return found
+        units = chain.from_iterable(by_unit.values() for by_unit in self._units.values())
+        return [*self._hosts.values(), *self._external.values(), *units, *self._tallies.values()]
 
     def reserved(self, host_id: str) -> Reserved:
         return self._hosts.get(host_id, _FREE)

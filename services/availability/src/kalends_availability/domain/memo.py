@@ -2,10 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from itertools import count
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
+# Keys name what they are about by a number of its own, so that nothing lives on because something was made of it.
+SERIALS: Final = count()
 # What an entry's key and place weigh beside the value itself.
 _ENTRY: Final = 300
 
@@ -18,6 +21,10 @@ class Memo(Generic[T]):
         self._size = size
         self._bytes = 0
         self._kept: OrderedDict[Hashable, T] = OrderedDict()
+
+    @property
+    def weight(self) -> int:
+        return self._bytes
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         try:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from kalends_availability.domain.bits import Frame, filled, lasting, merged
 from kalends_availability.domain.holiday import public_holidays
-from kalends_availability.domain.memo import BitMemo
+from kalends_availability.domain.memo import SERIALS, BitMemo
 from kalends_availability.domain.timetable import Timetable, away_time
 from kalends_availability.domain.zones import DAY, Interval, Zone, date_of, zone
 from kalends_shared.contracts.availability import EventType, EventTypeHost, Host, Location, Resource, Schedule
@@ -40,6 +40,7 @@ class HostPlan:
         self._away = away_time(own.away, self.zone) if own else []
         self._holidays = own.holidays if own else None
         self._memo = memo
+        self._serial = next(SERIALS)
 
     @property
     def always_there(self) -> bool:
@@ -50,7 +51,8 @@ class HostPlan:
         if self.always_there:
             return 0
         return self._memo.get(
-            (self, 0, frame.base, frame.size), lambda: filled(frame, merged([*self._away, *self._free_days(frame)]))
+            (self._serial, 0, frame.base, frame.size),
+            lambda: filled(frame, merged([*self._away, *self._free_days(frame)])),
         )
 
     def fit(self, frame: Frame, minutes: int, restriction: Timetable | None) -> int:
@@ -60,7 +62,7 @@ class HostPlan:
         if self.always_there and restriction is None:
             return self.timetable.fit(frame, minutes)
         return self._memo.get(
-            (self, 1, frame.base, frame.size, minutes), lambda: self._fit(frame, minutes, restriction)
+            (self._serial, 1, frame.base, frame.size, minutes), lambda: self._fit(frame, minutes, restriction)
         )
 
     def _fit(self, frame: Frame, minutes: int, restriction: Timetable | None) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from kalends_availability.domain.bits import Frame, every_nth, filled, lasting, merged
-from kalends_availability.domain.memo import BitMemo
+from kalends_availability.domain.memo import SERIALS, BitMemo
 from kalends_availability.domain.zones import DAY, Interval, Zone, day_of, minute_after, minute_of, weekday, zone
 from kalends_shared.contracts.availability import Away, Override, Schedule, WeeklyWindow
 
@@ -21,6 +21,7 @@ class Timetable:
         self._overrides = {day_of(o.date): _override(o) for o in schedule.overrides}
         self._travel = sorted((day_of(t.start_date), day_of(t.end_date), zone(t.timezone)) for t in schedule.travel)
         self._memo = memo
+        self._serial = next(SERIALS)
 
     def overrides(self, day: int) -> bool:
         return day in self._overrides
@@ -50,16 +51,20 @@ class Timetable:
 
     def hours(self, frame: Frame) -> int:
         """Working time before anything is taken away."""
-        return self._memo.get((self, 0, frame.base, frame.size), lambda: filled(frame, sorted(self._near(frame))))
+        return self._memo.get(
+            (self._serial, 0, frame.base, frame.size), lambda: filled(frame, sorted(self._near(frame)))
+        )
 
     def fit(self, frame: Frame, minutes: int) -> int:
         """Rule 4 where nothing is taken away: the starts from which on that many minutes are working time."""
-        return self._memo.get((self, 1, frame.base, frame.size, minutes), lambda: lasting(self.hours(frame), minutes))
+        return self._memo.get(
+            (self._serial, 1, frame.base, frame.size, minutes), lambda: lasting(self.hours(frame), minutes)
+        )
 
     def grid(self, frame: Frame, interval: int, offset: int) -> int:
         """Rule 3: in each window of each date, `start + offset + k * interval`, below the window's end."""
         return self._memo.get(
-            (self, 2, frame.base, frame.size, interval, offset), lambda: self._grid(frame, interval, offset)
+            (self._serial, 2, frame.base, frame.size, interval, offset), lambda: self._grid(frame, interval, offset)
         )
 
     def _near(self, frame: Frame) -> list[Interval]:

@@ -6,6 +6,7 @@ from datetime import date, datetime
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
+from weakref import ref
 
 import msgspec
 
@@ -132,7 +133,8 @@ class Slots:
         etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
         if view is not None and frame is not None and as_of is None:
             turns = _turns_stale(facts, hosts, clock)
-            self._answers.keep(key, Kept(plan, frame, hosts, facts.parts(), now, view.until(), turns, body, etag))
+            parts = [ref(part) for part in facts.parts()]
+            self._answers.keep(key, Kept(ref(plan), frame, hosts, parts, now, view.until(), turns, body, etag))
         return body, etag
 
 

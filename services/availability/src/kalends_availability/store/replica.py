@@ -8,7 +8,7 @@ an object's id; `busy/<host or resource>`, `calendar/<host>`, `standing/<event t
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -79,8 +79,10 @@ class Replica:
         self._tallies: Shelf[Loaded[Tally]] = Shelf(share, lambda found: found.value.weight)
         self._external: Shelf[Loaded[ExternalBusy]] = Shelf(share, lambda found: found.value.weight)
         self._standings: Shelf[Loaded[Standing]] = Shelf(share, lambda found: 400 + 8 * len(found.value.created))
+        self._shelves: tuple[Shelf[Any], ...] = (
+            self._plans, self._hosts, self._units, self._tallies, self._external, self._standings
+        )  # fmt: skip
         self._horizon: int | None = None
-        self._listeners: list[Callable[[], None]] = []
 
     # --- what is asked of it
 
@@ -183,8 +185,13 @@ class Replica:
 
     def clear(self) -> None:
         """Drops everything."""
-        for shelf in (self._plans, self._hosts, self._units, self._tallies, self._external, self._standings):
+        for shelf in self._shelves:
             shelf.clear()
+
+    @property
+    def weight(self) -> int:
+        """Bytes that all of it takes, roughly."""
+        return sum(shelf.weight for shelf in self._shelves)
 
     async def changed(self, bus: Client, changes: Sequence[Changed]) -> None:
         """Drops what a commit of this process has changed, and tells the other replicas."""

@@ -25,6 +25,10 @@ class Shelf(Generic[V]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def weight(self) -> int:
+        return self._weight
+
     def get(self, key: Key) -> V | None:
         found = self._kept.get(key)
         if found is None:
@@ -58,8 +62,19 @@ class Shelf(Generic[V]):
         if not mark.void:
             for key, value in loaded.items():
                 if key not in mark.dropped:
-                    self._keep(key, value)
+                    self.keep(key, value)
         return loaded
+
+    def keep(self, key: Key, value: V) -> None:
+        """Puts a value there, and lets go of those used longest ago that there is no more room for."""
+        if (old := self._kept.pop(key, None)) is not None:
+            self._weight -= old[1]
+        weight = self._weigh(value)
+        self._kept[key] = value, weight
+        self._weight += weight
+        while self._weight > self._most and len(self._kept) > 1:
+            _, (_, gone) = self._kept.popitem(last=False)
+            self._weight -= gone
 
     def drop(self, key: Key) -> None:
         """Forgets a value, also one that is being loaded."""
@@ -80,16 +95,6 @@ class Shelf(Generic[V]):
 
     def items(self) -> Iterator[tuple[Key, V]]:
         return ((key, value) for key, (value, _) in self._kept.items())
-
-    def _keep(self, key: Key, value: V) -> None:
-        if (old := self._kept.pop(key, None)) is not None:
-            self._weight -= old[1]
-        weight = self._weigh(value)
-        self._kept[key] = value, weight
-        self._weight += weight
-        while self._weight > self._most and len(self._kept) > 1:
-            _, (_, gone) = self._kept.popitem(last=False)
-            self._weight -= gone
 
 
 class _Load:
