@@ -17,6 +17,7 @@ from kalends_shared.consumer import Consumer
 from kalends_shared.contracts import ids
 from kalends_shared.contracts.booking import BookingState, PersonData
 from kalends_shared.contracts.call import Call, Reply, encoded
+from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.events import Envelope, NewEvent
 from kalends_shared.db import Connection, Database
 from kalends_shared.event_store import Position, Stored
@@ -182,9 +183,15 @@ class Rig:
         return await self.handlers[method](call)
 
     async def ask(self, method: str, body: Any = None, **fields: Any) -> Any:
-        """The parsed answer."""
-        raw = encoded((await self.reply(method, body, **fields)).body)
-        return msgspec.json.decode(raw) if raw else None
+        """The parsed answer. Where a position is not reached yet it asks again, as clients do."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    raw = encoded((await self.reply(method, body, **fields)).body)
+                    return msgspec.json.decode(raw) if raw else None
+                except KalendsError as refused:
+                    if refused.code != "position_not_reached":
+                        raise
 
     async def subscribe(self, url: str, events: Sequence[str] = ("*",), *, tenant: str = TENANT, **fields: Any) -> Any:
         return await self.ask("create_webhook", {"url": url, "events": list(events), **fields}, tenant=tenant)

@@ -3,8 +3,10 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import asyncpg
 from nats.aio.client import Client as Bus
 
+from kalends_availability.store.replica import Changed
 from kalends_shared.db import Database
 
 from .world import DAY, NOW, OFFICE, Client, Node, at, pointers, refusal
@@ -307,23 +309,22 @@ async def test_explain_names_the_cause(api: Client) -> None:
     assert await explained(8.25) == (False, {"grid": {"type": "schedule", "id": host["schedule_id"]}})
 
 
-async def test_a_sweep_misses_nothing_that_commits_late(api: Client, db: Database, bus: Bus) -> None:
+async def test_a_sweep_misses_nothing_that_commits_late(
+    api: Client, db: Database, bus: Bus, owner: "asyncpg.Connection[Any]"
+) -> None:
     """A transaction that began before the last sweep and commits after it is found by the next one."""
     other = Client(await Node.start(db, bus), api.tenant)
     kind = await api.event_type()
-    async with db.pool.acquire() as late:
-        transaction = late.transaction()
-        await transaction.start()
-        await late.execute("INSERT INTO touched (tx, tenant_id, key) VALUES (current_tx(), 'x', 'y')")
+    seen: list[Changed] = []
+    async with owner.transaction():
+        await owner.execute("INSERT INTO touched (tx, tenant_id, key) VALUES (current_tx(), 'x', 'y')")
         assert at(9) in await other.starts(kind["id"])
         host = kind["hosts"][0]["host_id"]
-        await late.execute(
+        await owner.execute(
             "INSERT INTO touched (tx, tenant_id, key) VALUES (current_tx(), $1, $2)", api.tenant, f"busy/{host}"
         )
         for _ in range(3):
             await other.node.replica.sweep()
-        seen = []
         other.node.replica.forget = seen.extend  # type: ignore[method-assign]
-        await transaction.commit()
     await other.node.replica.sweep()
     assert (api.tenant, f"busy/{host}") in seen
