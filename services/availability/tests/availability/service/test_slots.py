@@ -7,6 +7,7 @@ import asyncpg
 from nats.aio.client import Client as Bus
 
 from kalends_availability.store.replica import Changed
+from kalends_shared.contracts.call import Reply
 from kalends_shared.db import Database
 
 from .world import DAY, NOW, OFFICE, Client, Node, at, pointers, refusal
@@ -250,21 +251,59 @@ async def test_how_fresh_calendars_were_at_a_past_moment(api: Client) -> None:
         assert bool(starts) is fresh, minutes
 
 
-async def test_the_etag_names_the_answer(api: Client) -> None:
-    kind = await api.event_type()
+async def test_the_etag_is_the_answers_whatever_happens(api: Client, db: Database, bus: Bus) -> None:
+    """A memory asked again and again gives, after each step, the answer and the ETag of one that has only just begun."""
+    host = await api.host()
+    kind = await api.event_type(host, capacity=2, minimum_notice_minutes=60, on_stale_calendar="closed")
+    other = await api.event_type()
+    seen: dict[str | None, Any] = {}
+    changes = []
 
-    async def etag(query: str = "start=2026-04-06&end=2026-04-06") -> str | None:
-        return (await api.ask("availability", method="GET", params={"id": kind["id"]}, query=query)).etag
+    async def ask(client: Client, **fields: Any) -> Reply:
+        dates = "start=2026-04-06&end=2026-04-06"
+        return await client.ask("availability", method="GET", params={"id": kind["id"]}, query=dates, **fields)
 
-    first = await etag()
-    assert (first is not None, await etag()) == (True, first)
+    async def compare(*, changed: bool) -> None:
+        fresh = Client(await Node.start(db, bus), api.tenant)
+        fresh.now = api.now
+        kept, anew = await ask(api), await ask(fresh)
+        assert (kept.etag, kept.body) == (anew.etag, anew.body)
+        assert seen.setdefault(kept.etag, kept.body) == kept.body
+        if changes:
+            assert (kept.etag != changes[-1]) is changed
+        # Who has it already is not sent it again, and who has another one is.
+        assert (await ask(api, if_none_match=kept.etag)).body is None
+        assert (await ask(api, if_none_match='"another"')).body == kept.body
+        changes.append(kept.etag)
+
+    await compare(changed=True)
     one = await api.booked(kind, at(9))
-    taken = await etag()
-    assert taken != first
+    await compare(changed=True)
+    await api.booked(other, at(9))
+    await compare(changed=False)
+    await api.booked(kind, at(9) + timedelta(days=2))
+    await compare(changed=False)
+    await api.patch("event_type", kind["id"], {"description": "new words"})
+    await compare(changed=False)
+    await api.patch("event_type", kind["id"], {"slot_interval_minutes": 15})
+    await compare(changed=True)
+    api.now = at(7)
+    await compare(changed=True)
+    api.now = at(7) + timedelta(seconds=1)
+    await compare(changed=True)
+    api.now = at(7) + timedelta(minutes=14)
+    await compare(changed=False)
+    await api.held(kind, at(10), expires_at=at(7) + timedelta(minutes=14, seconds=10))
+    await compare(changed=True)
+    api.now = at(7) + timedelta(minutes=14, seconds=10)
+    await compare(changed=True)
+    assert changes[-1] == changes[-3]
     await api.booked(kind, at(9), id=one.id, version=2, type_="booking.cancelled", status="cancelled")
-    assert await etag() == first
-    api.now = at(0.25)
-    assert await etag() != first
+    await compare(changed=True)
+    await api.busy_calendar(host, (at(12), at(13)))
+    await compare(changed=True)
+    await api.calendar(host, stale_since=NOW)
+    await compare(changed=True)
 
 
 async def test_many_in_one_call(api: Client) -> None:
