@@ -50,6 +50,26 @@ async def test_payment_confirms_what_waited_for_it(client: Client, quotes: Alway
     assert (await refusal(client.act(made["id"], "payment", {"status": "promised"}))).fields[0].pointer == "#/status"
 
 
+async def test_what_a_booking_waits_for_moves_with_it(client: Client, quotes: AlwaysOpen) -> None:
+    """Whatever its event type has asked for since."""
+    terms = PaymentTerms(amount=1500, currency="EUR")
+    quotes.event_types["evt_visit"] = event_type(payment=terms, requires_confirmation=True)
+    one, two, three = [(await client.book(NOON + HALF_HOUR * n)).body["id"] for n in range(3)]
+    await client.act(two, "approve")
+    quotes.event_types["evt_visit"] = event_type()
+    for one_of_them in (one, two, three):
+        await client.act(
+            one_of_them, "reschedule", {"start_at": (await client.get(one_of_them))["end_at"].replace("10T", "11T")}
+        )
+    assert (await client.act(one, "approve")).body["status"] == "pending"
+    assert (await client.act(two, "payment", {"status": "paid"})).body["status"] == "confirmed"
+    assert (await client.act(three, "payment", {"status": "paid"})).body["status"] == "pending"
+    free = (await client.book(NOON + 8 * HALF_HOUR)).body["id"]
+    quotes.event_types["evt_visit"] = event_type(payment=terms, requires_confirmation=True)
+    moved = await client.act(free, "reschedule", {"start_at": NOON + 9 * HALF_HOUR})
+    assert (moved.body["status"], moved.body["payment"]) == ("confirmed", None)
+
+
 async def test_a_recording_is_told(client: Client, db: Database) -> None:
     made = (await client.book()).body["id"]
     await client.act(made, "recordings", {"url": "https://x.test/r", "duration_seconds": 60})

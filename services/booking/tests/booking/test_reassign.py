@@ -104,6 +104,8 @@ async def test_only_the_new_host_is_judged(client: Client, quotes: AlwaysOpen, d
     quotes.event_types["evt_visit"] = event_type("hst_ann", "hst_bob", "hst_cid", "hst_dan", **strict)
     given = await give(client, one, "hst_cid", "hst_bob")
     assert given["host_ids"] == ["hst_ann", "hst_cid"]
+    quotes.event_types["evt_cid"] = event_type("hst_cid", id="evt_cid")
+    assert (await client.book(NOON + HALF_HOUR, event_type_id="evt_cid")).status == 201
     assert await whole(db)
 
 

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from kalends_booking import recurrence
+from kalends_booking.handlers import placing
 from kalends_booking.store import rebuild
 from kalends_shared.contracts.availability import Limit, Refusal
 from kalends_shared.contracts.errors import KalendsError
@@ -72,6 +73,23 @@ async def test_limits_count_the_series_itself(client: Client, quotes: AlwaysOpen
     assert (await refusal(client.book(recurrence=DAILY))).code == "limit_reached"
     series = (await client.book(recurrence={**DAILY, "on_conflict": "skip"})).body["series"]
     assert (len(series["booking_ids"]), [one["code"] for one in series["skipped"]]) == (2, ["limit_reached"])
+
+
+async def test_limits_count_the_series_itself_also_against_who_came_between(
+    client: Client, db: Database, quotes: AlwaysOpen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The series was planned on a free month; then somebody else was faster, and what is left does not hold all of it."""
+    quotes.event_types["evt_visit"] = event_type(limits=[Limit(count=3, per="month")])
+    commit = placing.commit
+
+    async def late(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(placing, "commit", commit)
+        assert (await client.book(NOON - DAY)).status == 201
+        return await commit(*args, **kwargs)
+
+    monkeypatch.setattr(placing, "commit", late)
+    assert (await refusal(client.book(recurrence=DAILY))).code == "limit_reached"
+    assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 1
 
 
 async def test_the_cap_a_booker_counts_all_of_it(client: Client, quotes: AlwaysOpen) -> None:
