@@ -3,11 +3,21 @@
 import asyncio
 from typing import Any
 
+import pytest
+
+from kalends_booking.handlers import placing
 from kalends_booking.store import people
 from kalends_shared.db import Database
+from kalends_shared.testkit.waiting import eventually_async
 
 from .test_actions import settle
 from .world import HALF_HOUR, NOON, TENANT, AlwaysOpen, Client, event_type, refusal, tailed
+
+
+WAITING = """
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE NOT l.granted AND d.datname = current_database()
+"""
 
 
 async def person(client: Client, person_id: str) -> Any:
@@ -117,3 +127,29 @@ async def test_bookings_and_erasures_at_once_leave_no_data_of_the_erased(
     assert first in erased
     left = await db.pool.fetch("SELECT person_id FROM people WHERE email IS NOT NULL")
     assert not {row["person_id"] for row in left} & erased
+
+
+async def test_an_erasure_waits_for_a_booking_that_is_being_made(
+    client: Client, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the booking would leave what the erasure cannot see yet."""
+    one = (await client.book()).body["person_id"]
+    commit, erasing = placing.commit, []
+
+    async def waits() -> bool:
+        return erasing[0].done() or bool(await db.pool.fetchval(WAITING))
+
+    async def slow(pool: Any, *args: Any, **kwargs: Any) -> Any:
+        async with db.transaction() as conn:
+            outcome = await commit(conn, *args, **kwargs)
+            erasing.append(asyncio.create_task(erase(client, one)))
+            await eventually_async(waits)
+            assert not erasing[0].done()
+        return outcome
+
+    monkeypatch.setattr(placing, "commit", slow)
+    made = (await client.book(NOON + HALF_HOUR, booker_name="Zoe Secret")).body
+    await erasing[0]
+    assert made["person_id"] == one
+    assert (await client.get(made["id"]))["booker_name"] is None
+    assert await db.pool.fetchval("SELECT count(*) FROM people WHERE name IS NOT NULL") == 0
