@@ -13,7 +13,6 @@ from kalends_shared.testkit.waiting import eventually_async
 from .test_actions import settle
 from .world import HALF_HOUR, NOON, TENANT, AlwaysOpen, Client, event_type, refusal, tailed
 
-
 WAITING = """
 SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 WHERE NOT l.granted AND d.datname = current_database()
