@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.net import AddressNotAllowedError, Policy
+from kalends_webhooks.delivery import http1
 from kalends_webhooks.delivery.dialing import Dialer, Proxy
 from kalends_webhooks.delivery.http1 import Client, Failed, parse_url
 
@@ -40,6 +41,12 @@ class Names(Policy):
         if not allowed:
             raise AddressNotAllowedError(host)
         return allowed
+
+
+@pytest.fixture(autouse=True)
+def kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine, a connection is kept until the next request."""
+    monkeypatch.setattr(http1, "IDLE_SECONDS", 600.0)
 
 
 @pytest.fixture
@@ -112,11 +119,11 @@ async def test_tls_is_held_to_the_name(certificate: Path):
     async with tls_receiver(certificate) as port:
         names = Names({"hook.test": ["127.0.0.1"], "other.test": ["127.0.0.1"]})
         client = Client(Dialer(names, trusting))
-        assert (await client.post(parse_url(f"https://hook.test:{port}/"), REQUEST, 5)).head == b"secure"
+        assert (await client.post(parse_url(f"https://hook.test:{port}/"), REQUEST, 60)).head == b"secure"
         with pytest.raises(Failed, match="certificate_not_valid"):
-            await client.post(parse_url(f"https://other.test:{port}/"), REQUEST, 5)
+            await client.post(parse_url(f"https://other.test:{port}/"), REQUEST, 60)
         with pytest.raises(Failed, match="certificate_not_valid"):
-            await Client(Dialer(names)).post(parse_url(f"https://hook.test:{port}/"), REQUEST, 5)
+            await Client(Dialer(names)).post(parse_url(f"https://hook.test:{port}/"), REQUEST, 60)
         client.close()
 
 
@@ -124,9 +131,9 @@ async def test_of_a_names_addresses_only_the_allowed_are_dialled(receiver: Recei
     names = Names({"mixed.test": ["10.0.0.1", "::1", "127.0.0.1"], "inside.test": ["10.0.0.1", "169.254.169.254"]})
     client = Client(Dialer(names))
     url = f"http://mixed.test:{receiver.port}/hook"
-    assert (await client.post(parse_url(url), REQUEST, 5)).status == 200
+    assert (await client.post(parse_url(url), REQUEST, 60)).status == 200
     with pytest.raises(Failed, match="address_not_allowed"):
-        await client.post(parse_url(f"http://inside.test:{receiver.port}/hook"), REQUEST, 5)
+        await client.post(parse_url(f"http://inside.test:{receiver.port}/hook"), REQUEST, 60)
     client.close()
 
 
@@ -134,12 +141,12 @@ async def test_a_name_that_changes_its_answer_leads_nowhere_new(receiver: Receiv
     names = Names({"moving.test": ["127.0.0.1"]})
     client = Client(Dialer(names))
     url = parse_url(f"http://moving.test:{receiver.port}/hook")
-    assert (await client.post(url, REQUEST, 5)).status == 200
+    assert (await client.post(url, REQUEST, 60)).status == 200
     names.answers["moving.test"] = ["10.0.0.1"]
-    assert (await client.post(url, REQUEST, 5)).status == 200, "the kept connection leads where it was checked"
+    assert (await client.post(url, REQUEST, 60)).status == 200, "the kept connection leads where it was checked"
     client.close()
     with pytest.raises(Failed, match="address_not_allowed"):
-        await client.post(url, REQUEST, 5)
+        await client.post(url, REQUEST, 60)
 
 
 # One or more of each entry of the list that senders of webhooks keep, and of each form that hides one.
@@ -181,7 +188,7 @@ async def test_no_name_leads_to_an_address_that_is_not_public(monkeypatch: pytes
             client = Client(Dialer(Policy(allow_http=True), proxy=through))
             for _ in NOT_PUBLIC:
                 with pytest.raises(Failed, match="address_not_allowed"):
-                    await client.post(parse_url(f"http://inside.test:{receiver.port}/hook"), REQUEST, 5)
+                    await client.post(parse_url(f"http://inside.test:{receiver.port}/hook"), REQUEST, 60)
     assert (receiver.connections, seen) == (0, [])
 
 
@@ -192,11 +199,11 @@ async def test_a_name_is_resolved_once_and_what_was_judged_is_dialled(
     dns = Dns(monkeypatch, turning=[["127.0.0.1"], ["10.0.0.1"]])
     client = Client(Dialer(POLICY))
     url = parse_url(f"http://turning.test:{receiver.port}/hook")
-    assert (await client.post(url, REQUEST, 5)).status == 200
+    assert (await client.post(url, REQUEST, 60)).status == 200
     assert dns.asked == ["turning.test"]
     client.close()
     with pytest.raises(Failed, match="address_not_allowed"):
-        await client.post(url, REQUEST, 5)
+        await client.post(url, REQUEST, 60)
 
 
 async def test_a_name_is_judged_when_it_is_subscribed_and_at_each_attempt(
@@ -238,10 +245,10 @@ async def test_a_proxy_is_told_checked_addresses_and_never_a_name(receiver: Rece
     async with proxy_server(seen) as proxy_port, tls_receiver(certificate) as tls_port:
         client = Client(Dialer(names, trusting, Proxy.parse(f"http://me:p%40ss@127.0.0.1:{proxy_port}")))
         plain = parse_url(f"http://hook.test:{receiver.port}/hook")
-        assert [(await client.post(plain, REQUEST, 5)).status for _ in range(2)] == [200, 200]
-        assert (await client.post(parse_url(f"https://hook.test:{tls_port}/"), REQUEST, 5)).head == b"secure"
+        assert [(await client.post(plain, REQUEST, 60)).status for _ in range(2)] == [200, 200]
+        assert (await client.post(parse_url(f"https://hook.test:{tls_port}/"), REQUEST, 60)).head == b"secure"
         with pytest.raises(Failed, match="address_not_allowed"):
-            await client.post(parse_url(f"http://inside.test:{receiver.port}/hook"), REQUEST, 5)
+            await client.post(parse_url(f"http://inside.test:{receiver.port}/hook"), REQUEST, 60)
         client.close()
     assert [head.split("\r\n")[0] for head in seen] == [
         f"CONNECT 127.0.0.1:{receiver.port} HTTP/1.1",
@@ -257,7 +264,7 @@ async def test_a_proxy_that_refuses_or_is_away_is_named(receiver: Receiver, dead
         for proxy in (port, dead_port):
             client = Client(Dialer(POLICY, proxy=Proxy.parse(f"http://127.0.0.1:{proxy}")))
             with pytest.raises(Failed, match="proxy_failed"):
-                await client.post(url, REQUEST, 5)
+                await client.post(url, REQUEST, 60)
     assert receiver.got == []
 
 

@@ -187,5 +187,5 @@ def test_what_parses_and_writes_again_gets_the_same_bytes(language: str):
     )
     told = event(metadata=msgspec.Raw(odd))
     bodies = [payloads.body(payload, told) for payload in ("kalends", "service", "trigger")]
-    done = subprocess.run(writer, input=b"\n".join(bodies), capture_output=True, check=True, timeout=30)
+    done = subprocess.run(writer, input=b"\n".join(bodies), capture_output=True, check=True, timeout=120)
     assert done.stdout.split(b"\n") == bodies

@@ -25,7 +25,7 @@ class WorkerProcess:
         self.process, self._ops = process, ops
 
     async def metric(self, name: str) -> float:
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             text = (await client.get(f"http://{self._ops}/metrics")).text
         return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
 
