@@ -24,6 +24,7 @@ ALONE = [
 ]
 ON_A_STACK = [
     ["rest.py"],
+    ["streams.py"],
     ["availability.py"],
     ["bookings.py"],
     ["bookings.py", "--webhook"],

@@ -1,14 +1,19 @@
 """GET /changes as server-sent events: pages of the webhooks service, read on and on, woken by its nudges.
 
 A nudge says only that there may be more; what is sent is always what was read after the last cursor, so a lost one costs
-the seconds until the next look. A stream that nobody may read any more, as its key was revoked, ends before its next event.
+the seconds until the next look. Streams that have come as far as each other read together: a thousand of an account cost
+one read an event. While something behind this gateway is away, streams stay open and wait; one that nobody may read any
+more, as its key was revoked, ends before its next event.
+
+The server takes whatever it is given, and keeps it for a reader who does not take it. So a stream ends after a bounded
+number of bytes and has its reader come again at once, by Last-Event-ID: one that reads nothing costs that and no more.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
@@ -20,17 +25,49 @@ from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.decode import query
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.webhooks import ChangeRows, ChangesQuery
+from kalends_shared.db import transient
 from kalends_shared.rpc import RpcClient
+from kalends_shared.service import wait
 
 NUDGES: Final = "kalends.nudge.changes.*"
 PAGE: Final = 100
-LOOK_SECONDS: Final = 10.0  # between looks where no nudge came; each also tells the reader that the stream is alive
+LOOK_SECONDS: Final = (
+    10.0  # between looks where no nudge came; each also tells the readers that their streams are alive
+)
 RETRY: Final = b"retry: 1000\n\n"
+AT_ONCE: Final = b"retry: 10\n\n"
+MOST_BYTES: Final = 1 << 20  # of a stream
 ALIVE: Final = b": alive\n\n"
+PASSING: Final = frozenset({"unavailable", "timeout"})
 
 OPEN: Final = Gauge("kalends_gateway_streams_open", "Streams of changes that are open.")
 
 StillAllowed = Callable[[], Awaitable[bool]]
+
+
+class _Page(NamedTuple):
+    """What came after a cursor, as it is written to streams; `full` where there may be more at once."""
+
+    text: bytes
+    cursor: str | None
+    full: bool
+
+
+class _Account:
+    """The streams of one account: whom to wake, and the reads that are under way, by the cursor after which they read.
+
+    A read that began before a nudge may not have seen what the nudge was for: so `turn` counts them, and is part of the key.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: set[asyncio.Event] = set()
+        self.turn = 0
+        self.reads: dict[tuple[int, str | None], asyncio.Task[_Page]] = {}
+
+    def wake(self) -> None:
+        self.turn += 1
+        for nudge in self.waiting:
+            nudge.set()
 
 
 class Changes:
@@ -38,21 +75,22 @@ class Changes:
 
     def __init__(self, bus: Client, rpc: RpcClient, most: int) -> None:
         self._bus, self._rpc, self._most = bus, rpc, most
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._accounts: defaultdict[str, _Account] = defaultdict(_Account)
         self._closing = False
         self._open = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Listens for nudges until `stop`, then has every stream end."""
+        """Listens for nudges, and looks by itself now and then, until `stop`; then has every stream end."""
 
         async def nudged(message: Msg) -> None:
-            self._wake(message.subject.rpartition(".")[2])
+            if (account := self._accounts.get(message.subject.rpartition(".")[2])) is not None:
+                account.wake()
 
         subscription = await self._bus.subscribe(NUDGES, cb=nudged)
-        await stop.wait()
+        while not await wait(stop, LOOK_SECONDS):
+            self._wake_all()
         self._closing = True
-        for tenant in list(self._waiting):
-            self._wake(tenant)
+        self._wake_all()
         await subscription.unsubscribe()
 
     async def stream(self, call: Call, last_event_id: str | None, allowed: StillAllowed) -> AsyncGenerator[bytes, None]:
@@ -70,48 +108,70 @@ class Changes:
 
     async def _written(self, call: Call, after: str | None, allowed: StillAllowed) -> AsyncGenerator[bytes, None]:
         nudge = asyncio.Event()
-        self._waiting[call.tenant].add(nudge)
+        account = self._accounts[call.tenant]
+        account.waiting.add(nudge)
         self._open += 1
         OPEN.set(self._open)
         try:
-            found = await self._read(call, after)
+            page = await self._read(call, after)
             call = msgspec.structs.replace(call, min_position=None)  # the first read has waited for it
             yield b""  # so far it is awaited before the answer begins: what is wrong is told by a problem document
-            yield RETRY
-            with suppress(KalendsError):  # the reader asks again, by Last-Event-ID, as it does whenever a stream ends
+            written = len(page.text)
+            yield RETRY + page.text
+            with suppress(KalendsError):  # its reader asks again, by Last-Event-ID, and hears what is wrong
                 while not self._closing:
-                    if found.rows:
-                        yield b"".join(
-                            [b"id: %s\ndata: %s\n\n" % (row.cursor.encode(), bytes(row.event)) for row in found.rows]
-                        )
-                    if len(found.rows) < PAGE and not await _nudged(nudge):
-                        yield ALIVE
-                    nudge.clear()
-                    if self._closing or not await allowed():
+                    if written >= MOST_BYTES:
+                        yield AT_ONCE
                         return
-                    found = await self._read(call, found.next_cursor)
+                    if not page.full:
+                        await nudge.wait()
+                    nudge.clear()
+                    try:
+                        if self._closing or not await allowed():
+                            return
+                        page = await self._together(account, call, page.cursor)
+                    except Exception as error:
+                        if not _passing(error):
+                            raise
+                        page = _Page(b"", page.cursor, full=False)
+                    text = page.text or ALIVE
+                    written += len(text)
+                    yield text
         finally:
             self._open -= 1
             OPEN.set(self._open)
-            waiting = self._waiting[call.tenant]
-            waiting.discard(nudge)
-            if not waiting:
-                del self._waiting[call.tenant]
+            account.waiting.discard(nudge)
+            if not account.waiting:
+                self._accounts.pop(call.tenant, None)
 
-    async def _read(self, call: Call, after: str | None) -> ChangeRows:
+    async def _together(self, account: _Account, call: Call, after: str | None) -> _Page:
+        """Reads on, or waits for who already does; a stream that is closed meanwhile takes the read from nobody."""
+        key = (account.turn, after)
+        read = account.reads.get(key)
+        if read is None:
+            read = account.reads[key] = asyncio.create_task(self._read(call, after))
+
+            def ended(task: asyncio.Task[_Page]) -> None:
+                account.reads.pop(key, None)
+                if not task.cancelled():
+                    task.exception()  # told to whoever waits; perhaps nobody does any more
+
+            read.add_done_callback(ended)
+        return await asyncio.shield(read)
+
+    async def _read(self, call: Call, after: str | None) -> _Page:
         text = urlencode({"limit": PAGE} | ({"after": after} if after is not None else {}))
         asked = msgspec.structs.replace(call, query=text, deadline=0.0)
         reply = await self._rpc.request("webhooks", "stream_changes", asked, retry=True)
-        return msgspec.json.decode(reply.body, type=ChangeRows)
+        found = msgspec.json.decode(reply.body, type=ChangeRows)
+        written = [b"id: %s\ndata: %s\n\n" % (row.cursor.encode(), bytes(row.event)) for row in found.rows]
+        return _Page(b"".join(written), found.next_cursor, full=len(found.rows) >= PAGE)
 
-    def _wake(self, tenant: str) -> None:
-        for nudge in self._waiting.get(tenant, ()):
-            nudge.set()
+    def _wake_all(self) -> None:
+        for account in self._accounts.values():
+            account.wake()
 
 
-async def _nudged(nudge: asyncio.Event) -> bool:
-    """Waits for a nudge; False where none came in time."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LOOK_SECONDS):
-            return await nudge.wait()
-    return False
+def _passing(error: Exception) -> bool:
+    """Tells whether something is away that will be back."""
+    return error.code in PASSING if isinstance(error, KalendsError) else transient(error)
