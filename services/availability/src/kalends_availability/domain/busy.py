@@ -115,17 +115,29 @@ class Reservations(Reserved):
     def alive(self, now: float, ignored: Ids = NOTHING) -> Iterator[Reservation]:
         return (e for e in self._entries if e.lives(now) and e.id not in ignored)
 
-    def groups(self, event_type_id: str, minutes: int, now: float, ignored: Ids = NOTHING) -> dict[int, int]:
-        """Seats taken of each begun slot of an event type and length, by start."""
+    def groups(
+        self, event_type_id: str, minutes: int, buffers: Interval, now: float, ignored: Ids = NOTHING
+    ) -> dict[int, int]:
+        """Seats taken of each begun slot of an event type and length, by start.
+
+        Without those which, with the event type's buffers (before, after) as they are now, meet what others reserve.
+        """
         taken: dict[int, int] = {}
         if (begun := self._groups.get(event_type_id)) is None:
             return taken
         for (start, end), sharing in begun.items():
             if end - start == minutes:
                 seats = sum(e.seats for e in sharing if e.lives(now) and e.id not in ignored)
-                if seats:
+                low, high = start - buffers[0], end + buffers[1]
+                # Where the slot has reserved as much already, nobody else can have.
+                kept = any(e.reserved_from <= low and high <= e.reserved_to for e in sharing)
+                if seats and (kept or not self._met(low, high, sharing, now, ignored)):
                     taken[start] = seats
         return taken
+
+    def _met(self, low: int, high: int, besides: Collection[Reservation], now: float, ignored: Ids) -> bool:
+        met = (e for e in self.alive(now, ignored) if e.reserved_from < high and low < e.reserved_to)
+        return any(e not in besides for e in met)
 
 
 def named(reserved: Reserved) -> Reservations:

@@ -225,7 +225,8 @@ class HostView:
         if not view.shared:
             return {}
         groups = view.facts.reservations(self.plan.id)
-        return groups.groups(view.plan.event_type.id, view.ask.minutes, view.now, view.ask.ignored)
+        buffers = view.plan.before, view.plan.after
+        return groups.groups(view.plan.event_type.id, view.ask.minutes, buffers, view.now, view.ask.ignored)
 
     @cached_property
     def joins(self) -> int:

@@ -195,7 +195,8 @@ class Oracle:
         return starts
 
     def fits(self, host: Host, start: datetime) -> bool:
-        return all(number(start) + n in self._work[host.id] for n in range(self.ask.minutes))
+        first = number(start)
+        return self._work[host.id].issuperset(range(first, first + self.ask.minutes))
 
     # --- rules 5 and 6
 
@@ -222,13 +223,15 @@ class Oracle:
         return [t for t in self.taken if host.id in t.host_ids and (t.event_type_id, t.start, t.end) == same]
 
     def begun(self, host: Host, start: datetime) -> int | None:
-        """Seats left of the slot that this one would join."""
+        """Seats left of the slot that this one would join; None where there is none, or another is in its way."""
         sharing = self.sharing(host, start) if self.kind.capacity > 1 else []
-        return self.kind.capacity - sum(t.seats for t in sharing) if sharing else None
+        if not sharing or not self.host_free(host, start, besides=sharing):
+            return None
+        return self.kind.capacity - sum(t.seats for t in sharing)
 
-    def host_free(self, host: Host, start: datetime) -> bool:
+    def host_free(self, host: Host, start: datetime, besides: Sequence[Taken] = ()) -> bool:
         low, high = self.reserves(start)
-        mine = [t.reserves for t in self.taken if host.id in t.host_ids]
+        mine = [t.reserves for t in self.taken if host.id in t.host_ids and t not in besides]
         return not any(begin < high and low < end for begin, end in mine)
 
     # --- rule 7
