@@ -38,7 +38,8 @@ async def test_three_in_a_row(client: Client, db: Database) -> None:
 
 async def test_all_or_nothing(client: Client) -> None:
     await client.book(NOON + DAY)
-    assert (await refusal(client.book(recurrence=DAILY))).code == "slot_taken"
+    refused = await refusal(client.book(recurrence=DAILY))
+    assert (refused.code, refused.extra["start_at"]) == ("slot_taken", NOON + DAY)
     assert len((await client.list())["data"]) == 1
 
 

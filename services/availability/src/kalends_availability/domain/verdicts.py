@@ -150,7 +150,7 @@ def detail(rule: str, view: View, host: HostView) -> str:
         earliest = minute_after(view.ask.now) + kind.minimum_notice_minutes
         return f"The earliest start is {_wall(view.plan.zone, earliest)}."
     if rule == "window":
-        first, last = bookable_dates(view.plan, view.ask.now)
+        first, last = bookable_dates(view.plan, view.ask.now, series=view.ask.series)
         return f"Dates from {date_of(first)} to {date_of(min(last, LAST_DAY))} can be booked."
     if rule == "limit":
         said = ", ".join(

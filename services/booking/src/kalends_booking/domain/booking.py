@@ -177,10 +177,13 @@ def no_show(state: BookingState, now: datetime, reason: str | None = None) -> De
 
 
 def undo_no_show(state: BookingState, now: datetime) -> Decision:
+    """Gives the booking back what it was, and what time has made of that meanwhile."""
     state, _ = caught_up(state, now)
     if state.status != "no_show" or state.no_show_at is None or now > state.no_show_at + UNDOABLE:
         raise illegal(state.status, "unmarked as no-show")
-    return _append(state, (), now, BookingNoShowUndone())
+    undone = _happen(state, now, BookingNoShowUndone())
+    state, since = caught_up(_after(undone), now)
+    return _decided(state, undone + since)
 
 
 def tell_payment(state: BookingState, now: datetime, payment: Payment, reason: str | None = None) -> Decision:

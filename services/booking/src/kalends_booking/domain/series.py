@@ -37,9 +37,9 @@ def plan(wishes: Sequence[Wish], seen: Seen, *, skip: bool) -> Plan:
             best = tried
         if _count(best) == len(wishes):
             break
-    refusals = [one for one in best if isinstance(one, KalendsError)]
+    refusals = [(wish, one) for wish, one in zip(wishes, best, strict=True) if isinstance(one, KalendsError)]
     if refusals and (not skip or len(refusals) == len(wishes)):
-        raise refusals[0]
+        raise _of_the_series(*refusals[0])
     return Plan(
         [(wish, one) for wish, one in zip(wishes, best, strict=True) if isinstance(one, Option)],
         [
@@ -83,6 +83,12 @@ def cancel(first: Decision, others: Iterable[BookingState], now: datetime, reque
         leaves=tuple(one for decision in decisions for one in decision.leaves),
         locks=tuple(one for decision in decisions for one in decision.locks),
     )
+
+
+def _of_the_series(wish: Wish, refusal: KalendsError) -> KalendsError:
+    """The refusal of one start, which says which one."""
+    refusal.extra = refusal.extra | {"start_at": wish.start.start_at}
+    return refusal
 
 
 def _teams(wishes: Sequence[Wish], seen: Seen) -> list[frozenset[str]]:

@@ -149,9 +149,11 @@ class TestNoShow:
         later = after(booking.no_show(completed(), ONE + HOUR))
         assert after(booking.undo_no_show(later, ONE + HOUR)).status == "completed"
 
-    def test_undone_past_its_end_it_completes_by_its_timer(self) -> None:
-        undone = after(booking.undo_no_show(after(booking.no_show(booked(), NOON)), ONE + HOUR))
-        assert events(booking.tick(undone, ONE + HOUR)) == ["meeting.ended", "booking.completed"]
+    def test_undone_past_its_end_it_has_ended(self) -> None:
+        undone = booking.undo_no_show(after(booking.no_show(booked(), NOON)), ONE + HOUR)
+        assert events(undone) == ["booking.no_show_undone", "meeting.ended", "booking.completed"]
+        assert (after(undone).status, after(undone).completed_at) == ("completed", ONE + HOUR)
+        assert booking.next_timer(after(undone)) is None
 
     def test_within_a_day(self) -> None:
         marked = after(booking.no_show(booked(), NOON))
