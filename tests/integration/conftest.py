@@ -24,6 +24,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "KALENDS_TRACE_FILE": str(folder / "spans.jsonl"),
         # Recorded where a test asks for it by a sampled traceparent.
         "KALENDS_TRACE_RATIO": "0",
+        # A refusal is to name other starts also where the machine has much to do.
+        "KALENDS_ALTERNATIVES_SECONDS": "8",
     }
     one = Stack(folder, settings=settings)
     one.up()

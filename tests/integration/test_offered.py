@@ -113,14 +113,14 @@ async def test_availability_explain_and_booking_agree(api: Client) -> None:
                 start = text(datetime.fromisoformat(midnight) + timedelta(minutes=15 * rng.randrange(96)))
             if rng.random() < 0.2:
                 # A booking of another event type fills the same hosts' time.
-                made = await api.call("POST", "/bookings", booking(other, start))
+                made = await api.persist("/bookings", booking(other, start))
             else:
                 asked = {"start_at": start, "seats": seats}
                 explained = await api.ok("GET", f"{path}/explain", params=asked, headers=seen)
                 body, where = booking(kind, start, seats=seats), "/bookings"
                 if rng.random() < 0.3:
                     body, where = {"event_type_id": kind, "start_at": start, "seats": seats}, "/holds"
-                made = await api.call("POST", where, body)
+                made = await api.persist(where, body)
                 rule = refusing(explained, settings)
                 told = (made.text, settings, explained)
                 assert (start in offered, explained["offered"]) == (rule is None, rule is None), told
@@ -172,7 +172,7 @@ async def blocked(api: Client) -> Prepared:
     """From within a minute on: external busy time is widened to whole minutes."""
     host = await api.host(OFFICE)
     times = {"start_at": slot(20).replace(":00Z", ":59Z"), "end_at": slot(21)}
-    answer = await api.call("POST", "/events", {"host_id": host, "title": "Dentist", **times})
+    answer = await api.persist("/events", {"host_id": host, "title": "Dentist", **times})
     assert answer.status_code == 201, answer.text
     return await api.event_type(host), {"Kalends-Min-Position": answer.headers["kalends-position"]}
 
@@ -202,7 +202,7 @@ async def only_first(api: Client) -> Prepared:
 
 
 async def made(api: Client, body: dict[str, Any]) -> dict[str, str]:
-    answer = await api.call("POST", "/bookings", body)
+    answer = await api.persist("/bookings", body)
     assert answer.status_code == 201, answer.text
     return {"Kalends-Min-Position": answer.headers["kalends-position"]}
 
@@ -244,12 +244,12 @@ async def test_each_rule_refuses_by_its_name(
     assert (said["cause"] and said["cause"]["type"]) == cause
     assert at not in await api.offered(kind, at)
 
-    refused = await api.call("POST", "/bookings", booking(kind, at))
+    refused = await api.persist("/bookings", booking(kind, at))
     problem = refused.json()
     assert (refused.status_code, problem["code"], problem["rule"]) == (*CODES[rule], rule), refused.text
     if refused.status_code == 422:
         assert [error["pointer"] for error in problem["errors"]] == ["#/start_at"]
-    held = await api.call("POST", "/holds", {"event_type_id": kind, "start_at": at})
+    held = await api.persist("/holds", {"event_type_id": kind, "start_at": at})
     assert (held.status_code, held.json()["rule"]) == (refused.status_code, rule)
     # The next starts are named, where they can be told in time, and are offered indeed.
     others = [utc(one["start_at"]) for one in problem["alternatives"]]
@@ -262,7 +262,7 @@ async def test_a_bookers_own_limit_is_seen_by_booking_alone(api: Client) -> None
     kind, _ = await kind_of(api, max_active_per_booker=1)
     await made(api, booking(kind, slot(20)))
     assert slot(21) in await api.offered(kind, slot(21))
-    refused = await api.call("POST", "/bookings", booking(kind, slot(21), booker_email="ADA@Example.test"))
+    refused = await api.persist("/bookings", booking(kind, slot(21), booker_email="ADA@Example.test"))
     assert (refused.status_code, refused.json()["code"]) == (409, "booker_limit_reached")
     await made(api, booking(kind, slot(21), booker_email="bob@example.test"))
 

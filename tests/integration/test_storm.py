@@ -9,7 +9,7 @@ from harness.client import Client, booking, slot
 
 async def test_one_slot_is_booked_once(api: Client):
     kind = await api.event_type()
-    answers = await asyncio.gather(*(api.call("POST", "/bookings", booking(kind, slot(20))) for _ in range(200)))
+    answers = await asyncio.gather(*(api.book(kind, slot(20)) for _ in range(200)))
     codes = Counter(a.json().get("code", a.status_code) for a in answers)
     assert codes == {201: 1, "slot_taken": 199}
     for answer in answers:

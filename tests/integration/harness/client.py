@@ -16,12 +16,12 @@ ALWAYS: Final = {
     "weekly": [{"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "start": "00:00", "end": "24:00"}],
 }
 RETRIED: Final = {502, 503, 504}
+MIDNIGHT: Final = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def slot(number: int, *, days_ahead: int = 3) -> str:
-    """The n-th half hour from three days ahead."""
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (midnight + timedelta(days=days_ahead, minutes=30 * number)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """The n-th half hour from three days ahead of the run, which may itself go past midnight."""
+    return (MIDNIGHT + timedelta(days=days_ahead, minutes=30 * number)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Client:
 
     def __post_init__(self) -> None:
         limits = httpx.Limits(max_connections=400, max_keepalive_connections=100)
-        self.http = httpx.AsyncClient(headers={"Authorization": f"Bearer {self.key}"}, timeout=10, limits=limits)
+        self.http = httpx.AsyncClient(headers={"Authorization": f"Bearer {self.key}"}, timeout=30, limits=limits)
         self._next = itertools.cycle(self.urls)
         self._tickets = itertools.count()
 
@@ -55,11 +55,15 @@ class Client:
         return await self.http.request(method, f"{next(self._next)}/api/v1{path}", json=body, headers=headers, **more)
 
     async def ok(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        """What must succeed; a read of a write that cannot be seen yet is tried again, as that refusal says."""
+        until = asyncio.get_running_loop().time() + 60
         answer = await self.call(method, path, body, **more)
+        while "position_not_reached" in answer.text and asyncio.get_running_loop().time() < until:
+            answer = await self.call(method, path, body, **more)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text[:300]}"
         return answer.json() if answer.content else None
 
-    async def persist(self, path: str, body: Any, *, key: str | None = None, seconds: float = 60) -> httpx.Response:
+    async def persist(self, path: str, body: Any, *, key: str | None = None, seconds: float = 180) -> httpx.Response:
         """A POST, tried again under the same key until it has an answer that is one."""
         key = key or str(uuid.uuid4())
         loop, ticket = asyncio.get_running_loop(), next(self._tickets)

@@ -42,7 +42,7 @@ class Judge:
         for attempt in range(100):
             try:
                 if self._conn is None or self._conn.is_closed():
-                    self._conn = await asyncpg.connect(self.url, timeout=2)
+                    self._conn = await asyncpg.connect(self.url, timeout=10)
                 return list(await self._conn.fetch(sql, *args))
             except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.InterfaceError):
                 assert attempt < 99, "the database does not come back"

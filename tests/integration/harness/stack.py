@@ -32,7 +32,7 @@ class Stack:
         self.settings = settings or {}
 
     def up(self) -> None:
-        self._kalends("up", "--replicas", str(self.replicas))
+        self._kalends("up", "--replicas", str(self.replicas), "--timeout", "400")
 
     def down(self) -> None:
         self._kalends("down")
@@ -40,7 +40,7 @@ class Stack:
     def _kalends(self, *command: str) -> None:
         args = [sys.executable, "-m", "kalends_cli", command[0], "--data-dir", str(self.folder), *command[1:]]
         done = subprocess.run(
-            args, env=os.environ | self.settings, capture_output=True, text=True, timeout=180, check=False
+            args, env=os.environ | self.settings, capture_output=True, text=True, timeout=450, check=False
         )
         assert done.returncode == 0, (
             f"kalends {' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}\n{self.last_words()}"
@@ -90,7 +90,7 @@ class Stack:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def wait_restarted(self, name: str, dead: int, seconds: float = 30) -> None:
+    def wait_restarted(self, name: str, dead: int, seconds: float = 120) -> None:
         wait_for(lambda: (pid := self.pid(name)) is not None and pid != dead, seconds, f"{name} started again")
 
     def ops(self, name: str) -> str | None:

@@ -26,7 +26,7 @@ async def main(service: Service[BookingSettings]) -> None:
     service.supervise("prune answers", partial(idempotency.keep_pruned, db.pool))
 
     nudge = partial(relay.nudge, bus, "booking")
-    ctx = Context(db, RpcQuotes(RpcClient(bus), db), nudge)
+    ctx = Context(db, RpcQuotes(RpcClient(bus), db), nudge, settings.alternatives_seconds)
     service.supervise("timers", TimerWorker(db, timers.fire, nudge).run)
 
     methods = rpc.handlers(ctx) | events_rpc.handlers(db, "booking", people.join)

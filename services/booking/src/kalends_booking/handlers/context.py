@@ -21,7 +21,6 @@ from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.db import Database
 
-ALTERNATIVES_SECONDS: Final = 0.2
 QUOTE_SECONDS: Final = 5.0  # an older one is asked again
 # Of a command whose stream, person or choices others took meanwhile. Each such loss is another's gain, so this is only
 # a bound; past it nothing is known of the slot, and so nothing is said of it.
@@ -37,11 +36,12 @@ class Quotes(Protocol):
 
 
 class Context(Struct, frozen=True):
-    """The service's own database, availability, and what wakes the relay after a commit."""
+    """The service's own database, availability, what wakes the relay after a commit, and a refusal's patience."""
 
     db: Database
     quotes: Quotes
     nudge: Callable[[], Awaitable[None]]
+    alternatives_seconds: float = 20.0
 
 
 class Quoted:
@@ -119,7 +119,7 @@ async def _under_key(
 async def _alternatives(ctx: Context, call: Call, request: AlternativesRequest) -> list[dict[str, str]]:
     """Other starts that are offered; none where availability does not tell in time."""
     try:
-        async with asyncio.timeout(ALTERNATIVES_SECONDS):
+        async with asyncio.timeout(ctx.alternatives_seconds):
             found = await ctx.quotes.alternatives(call, request)
     except (KalendsError, TimeoutError):
         return []
