@@ -20,7 +20,6 @@ async def connect(url: str, name: str, health: Health | None = None, tls: ssl.SS
     5 s (120 s by default), so that a server that has vanished is noticed. Waits for a server that is not there yet.
     Feeds `health` where it is given.
     """
-
     client: Client | None = None
     told: str | None = None
 
