@@ -72,13 +72,22 @@ def _events(api: Any) -> Iterator[tuple[str, str, bytes]]:
     import msgspec
 
     cursor: str | None = None
+    away = False
     while True:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": cursor} if cursor else {})
         try:
             with api.stream("GET", "/changes", params={} if cursor else {"after": "latest"}, headers=headers) as answer:
                 if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
                     raise Problem("the key is no longer valid, or may not read")
-                for line in answer.iter_lines() if answer.status_code == httpx.codes.OK else ():
+                if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY and cursor:
+                    print("the place that was read to is no longer known; on with what is to come", flush=True)
+                    cursor = None
+                    continue
+                answer.raise_for_status()
+                if away:
+                    print("connected again", flush=True)
+                    away = False
+                for line in answer.iter_lines():
                     if line.startswith("id: "):
                         cursor = line[4:]
                     elif line.startswith("data: "):
@@ -86,8 +95,19 @@ def _events(api: Any) -> Iterator[tuple[str, str, bytes]]:
                         event = msgspec.json.decode(body)
                         yield event["type"], event["id"], body
         except httpx.HTTPError as error:
-            print(f"the connection is lost ({type(error).__name__}); again", flush=True)
+            if not away:
+                print(f"{_told(error)}; trying again until it is back", flush=True)
+                away = True
         _wait(RECONNECT_SECONDS)
+
+
+def _told(error: Any) -> str:
+    """What went wrong, in a line."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"{error.request.url.host} answers {error.response.status_code}"
+    return f"the connection is lost ({type(error).__name__})"
 
 
 def _forward(out: Any, url: str, secret: str, event_type: str, event_id: str, body: bytes) -> None:
