@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 HOME = Path(".kalends/bench")
 ALONE = [
     ["engine.py"],
+    ["growth.py"],
     ["append.py"],
     ["relay.py"],
     ["refusals.py"],
@@ -26,6 +27,8 @@ ON_A_STACK = [
     ["rest.py"],
     ["streams.py"],
     ["availability.py"],
+    ["cold.py"],
+    ["robin.py"],
     ["bookings.py"],
     ["bookings.py", "--webhook"],
     ["bookings.py", "--refusals"],

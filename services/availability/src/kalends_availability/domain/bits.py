@@ -36,11 +36,16 @@ class Frame(NamedTuple):
 
     @property
     def every(self) -> int:
-        return (1 << self.size) - 1
+        return _every(self.size)
 
     @property
     def starts(self) -> int:
         return span(self, self.low, self.high)
+
+
+@lru_cache(maxsize=64)
+def _every(size: int) -> int:
+    return (1 << size) - 1
 
 
 def span(frame: Frame, low: int, high: int) -> int:
@@ -67,29 +72,27 @@ def filled(frame: Frame, intervals: Sequence[Interval], before: int = 0, after: 
     Made as the difference of two numbers: one with a bit at every end, one with a bit at every beginning. Setting those
     in a byte array costs a tenth of or-ing whole-month numbers.
     """
-    base, size = frame.base, frame.size
+    size, back, ahead = frame.size, frame.base + before, after - frame.base
     length = (size >> 3) + 1
     begins, ends = bytearray(length), bytearray(length)
     low, high = 0, -_FAR
     for first, last in intervals:
-        start, end = first - before - base, last + after - base
-        if end <= 0:
+        start, end = first - back, last + ahead
+        if start <= high:
+            if end > high:
+                high = end
             continue
         if start >= size:
             break
-        if start <= high:
-            high = max(high, end)
-            continue
         if high > 0:
             begins[low >> 3] |= 1 << (low & 7)
             ends[high >> 3] |= 1 << (high & 7)
-        low, high = max(start, 0), end
-    if high > 0:
-        high = min(high, size)
-        begins[low >> 3] |= 1 << (low & 7)
-        ends[high >> 3] |= 1 << (high & 7)
-    else:
+        low, high = start if start > 0 else 0, end
+    if high <= 0:
         return 0
+    high = min(high, size)
+    begins[low >> 3] |= 1 << (low & 7)
+    ends[high >> 3] |= 1 << (high & 7)
     return int.from_bytes(ends, "little") - int.from_bytes(begins, "little")
 
 
