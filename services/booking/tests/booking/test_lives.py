@@ -7,9 +7,10 @@ import pytest
 
 from kalends_booking.store import rebuild
 from kalends_shared.contracts.availability import Location, PaymentTerms, Question
+from kalends_shared.contracts.events import Actor
 from kalends_shared.db import Database
 
-from .test_timers import types
+from .test_timers import advance, types
 from .world import HALF_HOUR, NOON, NOW, AlwaysOpen, Client, event_type, refusal
 
 
@@ -48,6 +49,60 @@ async def test_payment_confirms_what_waited_for_it(client: Client, quotes: Alway
     paid = (await client.act(made["id"], "payment", {"status": "paid", "reference": "ch_1"})).body
     assert (paid["status"], paid["payment"]["status"], paid["payment"]["reference"]) == ("confirmed", "paid", "ch_1")
     assert (await refusal(client.act(made["id"], "payment", {"status": "promised"}))).fields[0].pointer == "#/status"
+
+
+async def test_an_unpaid_one_expires_by_the_shorter_of_its_terms(client: Client, quotes: AlwaysOpen) -> None:
+    settings = {
+        "payment": PaymentTerms(amount=1500, currency="EUR", expires_minutes=30),
+        "requires_confirmation": True,
+        "confirmation_expires_minutes": 60,
+    }
+    quotes.event_types["evt_visit"] = event_type(**settings)
+    unpaid, unanswered, both = [(await client.book(NOON + HALF_HOUR * n)).body["id"] for n in range(3)]
+    for one in (unpaid, both):
+        assert (await client.act(one, "approve")).body["status"] == "pending"
+    for one in (unanswered, both):
+        await client.act(one, "payment", {"status": "paid"})
+    await advance(client, NOW + timedelta(minutes=29, seconds=59))
+    assert [(await client.get(one))["status"] for one in (unpaid, unanswered, both)] == [
+        "pending",
+        "pending",
+        "confirmed",
+    ]
+    await advance(client, NOW + timedelta(minutes=30))
+    gone = await client.get(unpaid)
+    assert (gone["status"], gone["reason"], gone["payment"]["status"]) == ("declined", "expired", "pending")
+    assert (await client.book()).status == 201
+    late = (await client.act(unpaid, "payment", {"status": "paid"})).body
+    assert (late["status"], late["payment"]["status"]) == ("declined", "paid")
+    await advance(client, NOW + timedelta(minutes=60))
+    assert [(await client.get(one))["status"] for one in (unanswered, both)] == ["declined", "confirmed"]
+
+
+async def test_who_did_it_and_why_is_in_the_history(client: Client) -> None:
+    grace = Actor(type="user", id="usr_1", name="Grace")
+    made = (await client.book()).body["id"]
+    await client.act(made, "reschedule", {"start_at": NOON + HALF_HOUR, "reason": "a late train"}, actor=grace)
+    await client.act(made, "cancel", {"reason": "ill"}, actor=Actor(type="key", id="key_1", name="Back end"))
+    told = [
+        (row["type"], row["actor"]["id"], row["data"].get("reason")) for row in (await history(client, made))["data"]
+    ]
+    assert told[1:] == [("booking.rescheduled", "usr_1", "a late train"), ("booking.cancelled", "key_1", "ill")]
+    other = (await client.book(NOON + HALF_HOUR)).body["id"]
+    await advance(client, NOON + 2 * HALF_HOUR)
+    assert {row["actor"]["type"] for row in (await history(client, other))["data"][1:]} == {"system"}
+
+
+async def test_a_booking_is_held_where_its_event_type_says(client: Client, quotes: AlwaysOpen) -> None:
+    link = "https://meet.test/{booking_id}?x=1"
+    quotes.location = Location(
+        id="loc_1", created_at=NOW, updated_at=NOW, version=1, name="Online", kind="link", url_template=link
+    )
+    made = (await client.book()).body
+    assert (made["location_id"], made["location"]["kind"]) == ("loc_1", "link")
+    assert made["meeting_url"] == f"https://meet.test/{made['id']}?x=1"
+    moved = (await client.act(made["id"], "reschedule", {"start_at": NOON + HALF_HOUR})).body
+    assert moved["meeting_url"] == made["meeting_url"]
 
 
 async def test_what_a_booking_waits_for_moves_with_it(client: Client, quotes: AlwaysOpen) -> None:

@@ -14,6 +14,7 @@ from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.db import Database
 
 from .test_actions import settle
+from .test_timers import types
 from .world import NOON, AlwaysOpen, Client, event_type, refusal
 
 DAY = timedelta(days=1)
@@ -124,6 +125,64 @@ async def test_what_has_ended_is_left_alone(client: Client) -> None:
         "confirmed",
         "cancelled",
     ]  # the timers of the first two are late
+
+
+async def test_fifty_two_weeks_at_one_time_of_the_wall(client: Client, db: Database) -> None:
+    made = (await client.book(recurrence={"rrule": "FREQ=WEEKLY;COUNT=52"})).body
+    page = await client.list(f"series_id={made['series_id']}&limit=100")
+    starts = [datetime.fromisoformat(row["start_at"]).astimezone(MADRID) for row in page["data"]]
+    assert [row["id"] for row in page["data"]] == made["series"]["booking_ids"]
+    assert {f"{at:%a %H:%M}" for at in starts} == {"Fri 14:00"}
+    assert {at.utcoffset() for at in starts} == {timedelta(hours=1), timedelta(hours=2)}
+    assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 52
+    await client.act(made["series"]["booking_ids"][1], "cancel", {"scope": "following"})
+    assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 1
+    assert await db.pool.fetchval("SELECT count(*) FROM timers") == 1
+    assert await rebuild.misplaced(db) == []
+
+
+async def test_an_occurrence_moves_alone_and_stays_of_the_series(client: Client) -> None:
+    ids = (await client.book(recurrence=DAILY)).body["series"]["booking_ids"]
+    assert (await refusal(client.act(ids[1], "reschedule", {"start_at": NOON}))).code == "slot_taken"
+    moved = (await client.act(ids[1], "reschedule", {"start_at": NOON + 9 * DAY})).body
+    series = (await client.get(ids[0]))["series_id"]
+    assert (moved["id"], moved["series_id"]) == (ids[1], series)
+    listed = [row["id"] for row in (await client.list(f"series_id={series}"))["data"]]
+    assert listed == [ids[0], ids[2], ids[1]]
+    assert (await client.book(NOON + DAY)).status == 201
+    # What follows goes by where it is now.
+    await client.act(ids[2], "cancel", {"scope": "following"})
+    assert await statuses(client, ids) == ["confirmed", "cancelled", "cancelled"]
+
+
+async def test_one_inside_its_cutoff_keeps_all_unless_forced(client: Client, quotes: AlwaysOpen) -> None:
+    quotes.event_types["evt_visit"] = event_type(cancel_cutoff_minutes=60)
+    ids = (await client.book(recurrence=DAILY)).body["series"]["booking_ids"]
+    client.now = NOON - timedelta(minutes=59)
+    assert (await refusal(client.act(ids[1], "cancel", {"scope": "all"}))).code == "cutoff_passed"
+    assert await statuses(client, ids) == ["confirmed"] * 3
+    assert (await client.act(ids[1], "cancel", {"scope": "following"})).status == 200
+    assert await statuses(client, ids) == ["confirmed", "cancelled", "cancelled"]
+    assert (await client.act(ids[0], "cancel", {"scope": "all", "force": True})).status == 200
+
+
+async def test_cancelled_while_its_timers_fire(client: Client, db: Database) -> None:
+    """Every booking of it ends once: completed by its timer, or cancelled, and then nothing is told of it any more."""
+    for n in range(4):
+        client.now = NOON - 30 * DAY
+        made = (await client.book(NOON + 10 * n * DAY, recurrence={"rrule": "FREQ=DAILY;COUNT=5"})).body
+        ids = made["series"]["booking_ids"]
+        client.now = NOON + 10 * n * DAY + DAY + timedelta(minutes=1)
+        later = Client(client.ctx)
+        later.now = client.now
+        clock = later.ask("advance_clock", {"now": later.now}, mode="test")
+        ends = await settle(client.act(ids[3], "cancel", {"scope": "all"}), clock)
+        assert ends == {"200": 2}
+        assert await statuses(client, ids) == ["completed", *["cancelled"] * 4]
+        assert (await types(db, ids[0])).count("meeting.ended") == 1
+        assert "meeting.ended" not in await types(db, ids[1])
+    assert await rebuild.rebuild(db, write=False) == []
+    assert await rebuild.misplaced(db) == []
 
 
 def local(rule: str, first: str) -> list[str]:
