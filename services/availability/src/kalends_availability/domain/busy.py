@@ -159,6 +159,10 @@ class Counted(NamedTuple):
     id: str
     lapses: float | None = None
 
+    @property
+    def kind(self) -> str:
+        return "booking" if self.lapses is None else "hold"
+
 
 class Tally:
     """The bookings of one event type with one host, counted by periods of a zone."""
@@ -190,6 +194,11 @@ class Tally:
         if steady:
             self._sums[where.name] = sums
         return sums
+
+    def latest(self, where: Zone, kind: int, period: int, now: float, ignored: Ids = NOTHING) -> Counted | None:
+        """The last that counts in a period."""
+        alive = (e for e in reversed(self.entries) if (e.lapses is None or now < e.lapses) and e.id not in ignored)
+        return next((e for e in alive if self._of(where, e.start)[kind] == period), None)
 
     @property
     def weight(self) -> int:

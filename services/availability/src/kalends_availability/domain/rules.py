@@ -14,8 +14,10 @@ from kalends_availability.domain.bits import Frame, at_least, filled, merged, sp
 from kalends_availability.domain.busy import NOTHING, PERIODS, Facts, Ids, Periods, periods_of, unfree
 from kalends_availability.domain.plan import HostPlan, Plan
 from kalends_availability.domain.zones import DAY, Interval, Zone, day_of, minute_after, minute_of, weekday
+from kalends_shared.contracts.availability import Limit
 
 ALL_DAYS: Final = 730
+_ENDLESS: Final = 1 << 40
 
 
 class Ask(Struct, frozen=True, kw_only=True):
@@ -248,12 +250,11 @@ class HostView:
         for limit in view.plan.event_type.limits:
             kind = PERIODS.index(limit.per)
             nearest, furthest = view.near[0][kind], view.near[1][kind]
-            most, room = limit.count, (limit.minutes or 0) - minutes
-            if most is None and room < 0:
+            most, longest = before_full(limit, minutes)
+            if longest < 0:
                 return 0
             for period, (count, spent) in sums[kind].items():
-                over = count >= most if most is not None else spent > room
-                if over and nearest <= period <= furthest:
+                if (count > most or spent > longest) and nearest <= period <= furthest:
                     full += zone.spans(*_dates(kind, period))
         return view.frame.every & ~filled(view.frame, merged(full)) if full else view.frame.every
 
@@ -282,6 +283,11 @@ class HostView:
             return max(capacity - self.begun[start], 0)
         free = bit & self.fresh & (view.frame.every if view.together else view.rooms)
         return capacity if free else 0
+
+
+def before_full(limit: Limit, minutes: int) -> tuple[int, int]:
+    """The most bookings, and the most minutes of them, beside which one more of so many minutes is allowed."""
+    return (_ENDLESS if limit.count is None else limit.count - 1), (limit.minutes or _ENDLESS) - minutes
 
 
 def bookable_dates(plan: Plan, now: datetime, *, series: bool = False) -> Interval:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from kalends_availability.domain.busy import Reservation, named
+from kalends_availability.domain.busy import PERIODS, Reservation, named, periods_of
 from kalends_availability.domain.plan import Plan
-from kalends_availability.domain.rules import HostView, View, bookable_dates
+from kalends_availability.domain.rules import HostView, View, before_full, bookable_dates
 from kalends_availability.domain.zones import DAY, LAST_DAY, Zone, date_of, minute_after
 
 DETAILS: Final = {
@@ -83,11 +83,11 @@ class Judge:
         capacity = self.view.plan.event_type.capacity
         room = capacity - host.begun.get(self.start, 0) >= self.view.ask.seats
         yield Verdict("capacity", room, None if room or not begun else self._sharer(host))
-        joins = self.has(host.joins)
-        roomy = joins or self.has(self.view.rooms)
+        # A slot that is begun has its units, and joining it is never limited, whether or not there is room.
+        roomy = begun or self.has(self.view.rooms)
         yield Verdict("resource", roomy, None if roomy else self._occupant())
-        within = joins or self.has(host.limits)
-        yield Verdict("limit", within, None)
+        within = begun or self.has(host.limits)
+        yield Verdict("limit", within, None if within else self._latest(host))
         first = not self.view.plan.event_type.only_first_slot_of_day or not self._earlier()
         yield Verdict("first_of_day", first, None)
 
@@ -129,6 +129,21 @@ class Judge:
                 for unit in self.view.facts.units(resource.id).values():
                     if met := self._met(named(unit).alive(self.view.now, self.view.ask.ignored)):
                         return met
+        return None
+
+    def _latest(self, host: HostView) -> Why | None:
+        """What counts in the full period, the latest of it; nothing where the slot alone is longer than the limit."""
+        zone, ask = host.plan.zone, self.view.ask
+        tally = self.view.facts.tally(host.plan.id)
+        sums = tally.sums(zone, self.view.now, ask.ignored)
+        periods = periods_of(zone.local_day(self.start))
+        for limit in self.view.plan.event_type.limits:
+            kind = PERIODS.index(limit.per)
+            most, longest = before_full(limit, ask.minutes)
+            count, spent = sums[kind].get(periods[kind], (0, 0))
+            if count > most or spent > longest:
+                last = tally.latest(zone, kind, periods[kind], self.view.now, ask.ignored)
+                return Why(last.kind, last.id) if last else None
         return None
 
 

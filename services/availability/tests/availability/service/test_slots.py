@@ -348,6 +348,26 @@ async def test_explain_names_the_cause(api: Client) -> None:
     assert await explained(8.25) == (False, {"grid": {"type": "schedule", "id": host["schedule_id"]}})
 
 
+async def test_explain_names_what_fills_a_period_or_a_group(api: Client) -> None:
+    host = await api.host()
+    kind = await api.event_type(host, capacity=2, limits=[{"count": 3, "per": "day"}, {"minutes": 600, "per": "day"}])
+    one = await api.booked(kind, at(9), seats=2)
+    await api.booked(kind, at(12))
+    hold = await api.held(kind, at(15))
+
+    async def refusing(hour: float) -> dict[str, object]:
+        query = f"start_at={at(hour):%Y-%m-%dT%H:%M:%SZ}"
+        found = (await api.ask("explain", method="GET", params={"id": kind["id"]}, query=query)).body
+        return {r["rule"]: r["cause"] for r in found["hosts"][0]["rules"] if not r["ok"]}
+
+    assert await refusing(10) == {"limit": {"type": "hold", "id": hold.id}}
+    # The limit has nothing against joining a slot, not even against one that is full.
+    assert await refusing(9) == {"capacity": {"type": "booking", "id": one.id}}
+    assert await refusing(12) == {}
+    await api.patch("event_type", kind["id"], {"limits": [{"minutes": 29, "per": "day"}]})
+    assert await refusing(10 + 24) == {"limit": None}
+
+
 async def test_a_sweep_misses_nothing_that_commits_late(
     api: Client, db: Database, bus: Bus, owner: "asyncpg.Connection[Any]"
 ) -> None:
