@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -17,9 +16,11 @@ from typing import Final
 import httpx
 from standardwebhooks import Webhook
 
+from kalends_shared.servers.ports import free_port
+
 HOST_USER: Final = "grace"
 PASSWORD: Final = "hopper"  # noqa: S105 (of a calendar server that lives as long as the demo)
-START_SECONDS: Final = 20.0
+START_SECONDS: Final = 60.0
 
 # Grace's week: a stand-up every working day at half past nine, and lunch at one on the days that she is in.
 CALENDAR: Final = """BEGIN:VCALENDAR
@@ -90,7 +91,7 @@ def calendar_server(folder: Path, first_day: date) -> Iterator[CalendarServer]:
     """Runs Radicale on a free port of loopback, holding Grace's recurring events from `first_day`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "users").write_text(f"{HOST_USER}:{PASSWORD}\n")
-    port = _free_port()
+    port = free_port()
     command = [
         *(sys.executable, "-m", "radicale", "--server-hosts", f"127.0.0.1:{port}", "--auth-type", "htpasswd"),
         *("--auth-htpasswd-filename", str(folder / "users"), "--auth-htpasswd-encryption", "plain"),
@@ -100,7 +101,7 @@ def calendar_server(folder: Path, first_day: date) -> Iterator[CalendarServer]:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONWARNINGS": "ignore"})
     url = f"http://127.0.0.1:{port}/{HOST_USER}/office/"
     try:
-        with httpx.Client(auth=(HOST_USER, PASSWORD), timeout=5) as http:
+        with httpx.Client(auth=(HOST_USER, PASSWORD), timeout=60) as http:
             _wait_for(http, url.removesuffix(f"{HOST_USER}/office/"))
             text = CALENDAR.format(start=f"{first_day:%Y%m%d}").replace("\n", "\r\n")
             http.put(url, content=text, headers={"Content-Type": "text/calendar"}).raise_for_status()
@@ -124,13 +125,6 @@ def _wait_for(http: httpx.Client, url: str) -> None:
             if time.monotonic() > deadline:
                 raise
             threading.Event().wait(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

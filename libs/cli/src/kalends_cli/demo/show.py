@@ -42,7 +42,7 @@ class Show:
             raise StepError(f"{what}: not so. {otherwise}")
         self.console.print(Text.assemble(("  ✓ ", "bold green"), what))
 
-    def until(self, what: str, look: Callable[[], T | None], seconds: float = 15) -> T:
+    def until(self, what: str, look: Callable[[], T | None], seconds: float = 60) -> T:
         """Looks again and again for what other processes bring about; gives the first true value.
 
         Raises:
@@ -82,7 +82,7 @@ class Client:
 
     def __init__(self, url: str, key: str, show: Show) -> None:
         self.show = show
-        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=15)
+        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
 
     def call(
         self,
