@@ -1,10 +1,13 @@
 """A long queue of one account is not in the way of another's, nor one endpoint's in that of the next."""
 
+from collections.abc import Callable
+
 from kalends_shared.testkit import scale
 from kalends_shared.testkit.waiting import eventually_async
+from kalends_webhooks.delivery import metrics
 
 from .making import TENANT
-from .receiver import Receiver
+from .receiver import Receiver, Writer
 from .rig import Rig
 
 OTHER = "acc_other-live"
@@ -81,3 +84,33 @@ async def test_a_retry_comes_on_time_behind_a_long_queue(still: Rig, receiver: R
             assert between < 10_000, "it did not wait for all that was due before it"
             assert await waiting(still, piled) > 0
             await unpile(still, piled)
+
+
+async def test_workers_are_not_asked_for_by_what_endpoints_or_their_owners_hold_back(still: Rig, receiver: Receiver):
+    """A long queue of one that refuses, or that may get one a second, makes the oldest old; more workers are for the rest."""
+
+    async def gauges(holds: Callable[[float, float], bool]) -> None:
+        async def look() -> bool:
+            return holds(metrics.OLDEST._value.get(), metrics.WAITING._value.get())
+
+        await eventually_async(look)
+
+    receiver.delay = 0.2
+
+    async def slam(writer: Writer) -> None:
+        writer.transport.abort()
+
+    receiver.script["/refuses"] = slam
+    async with still.running(still.relay, still.consumer):
+        await still.book()
+        await still.caught_up()
+        refusing = await pile(still, receiver.url("/refuses"), 2_000)
+        bounded = await still.subscribe(receiver.url("/bounded"), ["booking.cancelled"], rate_limit_per_second=1)
+        await still.db.pool.execute(BACKLOG, bounded["id"], 100, TENANT)
+        async with still.running(still.make_worker()):
+            await gauges(lambda oldest, waiting: oldest > 3 and waiting == 0)
+        await still.db.pool.execute("DELETE FROM queue WHERE webhook_id = $1", bounded["id"])
+        piled = await pile(still, receiver.url("/piled"), 2_000)
+        async with still.running(still.make_worker(places=2)):
+            await gauges(lambda _, waiting: waiting > 2)
+            await still.db.pool.execute("DELETE FROM queue WHERE webhook_id = ANY ($1)", [refusing, piled])

@@ -69,6 +69,11 @@ class Lanes:
         """How many lanes rest, or are being tried again."""
         return sum(state.strikes >= STRIKES for state in self._lanes.values())
 
+    def slow(self, lane: Lane) -> bool:
+        """Tells whether it is for the endpoint that a lane's deliveries wait."""
+        state = self._lanes.get(lane)
+        return state is not None and state.slow
+
     def wake(self, lanes: Iterable[Lane]) -> None:
         """Says that these lanes have something due."""
         for lane in lanes:

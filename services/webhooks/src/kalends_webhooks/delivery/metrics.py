@@ -6,6 +6,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 DUE: Final = Gauge("kalends_webhooks_due", "Deliveries that are due now.")
 OLDEST: Final = Gauge("kalends_webhooks_oldest_due_seconds", "For how long the oldest due delivery has been due.")
+WAITING: Final = Gauge(
+    "kalends_webhooks_waiting_seconds",
+    "The same of those whose endpoints answer well and have no bounds of their own: what more workers shorten.",
+)
 IN_FLIGHT: Final = Gauge("kalends_webhooks_in_flight", "Attempts under way in this process.")
 RESTING: Final = Gauge("kalends_webhooks_resting", "Endpoints that this process leaves alone, as they do not answer.")
 ATTEMPTS: Final = Counter("kalends_webhooks_attempts_total", "Attempts by what came of them.", ["outcome"])

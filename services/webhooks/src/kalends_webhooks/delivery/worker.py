@@ -170,9 +170,18 @@ class Worker:
             else:
                 self.wake(Lane(tenant, webhook) for tenant, webhook, _ in due)
                 metrics.OLDEST.set(max((age for _, _, age in due), default=0.0))
+                metrics.WAITING.set(
+                    max((age for tenant, webhook, age in due if self._free(Lane(tenant, webhook))), default=0.0)
+                )
             metrics.RESTING.set(self._lanes.resting())
             self._sender.sweep()
             await asyncio.sleep(POLL_SECONDS)
+
+    def _free(self, lane: Lane) -> bool:
+        """Tells whether a lane would be quicker with more workers: neither its endpoint nor its owner holds it back."""
+        target = self._targets.latest(lane)
+        bounded = target is not None and (target.ordered or target.cap is not None or target.rate is not None)
+        return not bounded and not self._lanes.slow(lane)
 
     async def _counting(self) -> None:
         """The backlog, for whoever scales workers by it."""
