@@ -1,14 +1,17 @@
 """The availability service: settings -> adapters -> handlers -> serve."""
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 
 from kalends_availability import rpc
+from kalends_availability.domain import holiday
 from kalends_availability.handlers.context import OWN, Context
 from kalends_availability.projections import bookings, calendars
 from kalends_availability.projections.followed import Followed
 from kalends_availability.schema import SCHEMA
 from kalends_availability.settings import AvailabilitySettings
+from kalends_availability.store import objects
 from kalends_availability.store.answers import Answers
 from kalends_availability.store.replica import Changed, Replica
 from kalends_shared import events_rpc, idempotency, positions, relay
@@ -50,6 +53,8 @@ async def main(service: Service[AvailabilitySettings]) -> None:
     ctx = Context(db, replica, watches, knows_bookings, committed)
 
     methods = rpc.handlers(ctx, Answers(settings.memory_mb * 200_000)) | events_rpc.handlers(db, OWN)
+    if await objects.holidays(db.pool):
+        await asyncio.to_thread(holiday.load)
     server = RpcServer(bus, OWN, methods)
     await server.start()
     service.defer(server.stop)

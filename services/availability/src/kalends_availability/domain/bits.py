@@ -78,19 +78,19 @@ def filled(frame: Frame, intervals: Sequence[Interval], before: int = 0, after: 
     low, high = 0, -_FAR
     for first, last in intervals:
         start, end = first - back, last + ahead
-        if start <= high:
-            if end > high:
-                high = end
-            continue
-        if start >= size:
-            break
-        if high > 0:
-            begins[low >> 3] |= 1 << (low & 7)
-            ends[high >> 3] |= 1 << (high & 7)
-        low, high = start if start > 0 else 0, end
+        if start > high:
+            if start >= size:
+                break
+            if high > 0:
+                # One that begins before the frame begins with it.
+                begins[low >> 3 if low > 0 else 0] |= 1 << (low & 7) if low > 0 else 1
+                ends[high >> 3] |= 1 << (high & 7)
+            low, high = start, end
+        elif end > high:
+            high = end
     if high <= 0:
         return 0
-    high = min(high, size)
+    low, high = max(low, 0), min(high, size)
     begins[low >> 3] |= 1 << (low & 7)
     ends[high >> 3] |= 1 << (high & 7)
     return int.from_bytes(ends, "little") - int.from_bytes(begins, "little")

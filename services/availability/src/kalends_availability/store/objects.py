@@ -37,6 +37,10 @@ WHERE o.tenant_id = $1 AND o.id IN (
         WHERE r.tenant_id = $1 AND r.from_id = $2
 )
 """
+# Of no tenant in particular: whether this process will need what is costly to load.
+HOLIDAYS: Final = """
+SELECT id FROM objects WHERE kind = 'schedule' AND json_typeof(body -> 'holidays') = 'object' LIMIT 1
+"""
 NEWEST: Final = 2**62
 
 
@@ -109,3 +113,8 @@ async def referred(conn: Conn, tenant: str, id_: str) -> str | None:
 
 async def family(conn: Conn, tenant: str, event_type_id: str) -> list[Row]:
     return [Row(*row) for row in await conn.fetch(FAMILY, tenant, event_type_id)]
+
+
+async def holidays(conn: Conn) -> bool:
+    """Whether any schedule has public holidays."""
+    return bool(await conn.fetch(HOLIDAYS))

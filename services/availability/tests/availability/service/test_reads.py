@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client as Bus
 
+from kalends_availability.store import objects
 from kalends_shared.db import Database
 
 from .world import ALWAYS, NOW, Client, Node, at
@@ -111,3 +112,14 @@ async def test_a_host_with_50_000_past_bookings_is_read_like_one_with_none(
     await past(api.tenant, f"{room['id']}#1", room["id"], 50_000)
     # Of a host that has not been booked lately, one row is read more: its last booking's.
     assert await asked(api, pool, kind) <= before + (0 if superseded else 1)
+
+
+async def test_whether_a_schedule_has_holidays_takes_one_look(watched: tuple[Client, Explained]) -> None:
+    """A process that begins asks, so that what knows them is there before the first question."""
+    api, pool = watched
+    for _ in range(5):
+        await api.made("schedule", ALWAYS)
+    await api.made("schedule", ALWAYS | {"holidays": {"country": "ES"}})
+    pool.rows = 0.0
+    assert await objects.holidays(pool)
+    assert pool.rows == 1
