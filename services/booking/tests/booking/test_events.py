@@ -1,5 +1,6 @@
 """Events as they are written: what they tell, and that they can be read for ever."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,31 @@ def test_every_version_ever_written_can_be_read(event: events.Event) -> None:
         assert codec.decode(event.TYPE, number, bytes(old["data"]), bytes(old["state"])) == event
 
 
+WHY = events.Assignment(
+    method="round_robin",
+    among=2,
+    candidates=[
+        events.Candidate(host_id="hst_ann", rank={"weight": 100.0, "shortfall": 0.5}),
+        events.Candidate(host_id="hst_bob", rank={"weight": 200.0, "shortfall": -0.5}),
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        events.BookingCreated(booking=booked(), assignment=WHY),
+        events.BookingRescheduled(**PLACE, assignment=WHY),
+        events.HoldPlaced(hold=HELD, assignment=WHY),
+    ],
+    ids=lambda one: one.TYPE,
+)
+def test_why_a_host_was_chosen_is_read_as_it_was_written(event: events.Event) -> None:
+    change = happened(event)
+    written = codec.new_event(change, "e", msgspec.json.encode(change.after))
+    assert codec.decode(written.type, written.schema_version, written.data, written.state) == event
+
+
 STATES = st.builds(
     lambda status, started, payment: replace(booked(status), started_at=started, payment=payment),
     st.sampled_from(["pending", "confirmed", "declined", "cancelled", "completed", "no_show"]),
@@ -134,6 +160,94 @@ def test_evolve_is_total(state: BookingState, happening: list[events.Event]) -> 
         booking.next_timer(after)
         booking.caught_up(after, NOON + 100 * HOUR)
         state = after
+
+
+# Text as people write it: any character that UTF-8 has, quotes and lone escapes among them.
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+MAYBE = st.none() | WORDS
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+METADATA = st.dictionaries(WORDS, JSON, max_size=3).map(lambda value: msgspec.Raw(msgspec.json.encode(value)))
+PLACES = st.none() | st.builds(BookingLocation, id=WORDS, name=WORDS, kind=MAYBE, address=MAYBE, url_template=MAYBE)
+INSTANTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - zone apart
+PAYMENTS = st.builds(
+    Payment,
+    status=st.sampled_from(["pending", "paid", "failed", "refunded"]),
+    amount=st.none() | st.integers(0, 10**9),
+    currency=MAYBE,
+    reference=MAYBE,
+    expires_at=st.none() | INSTANTS,
+)
+STATUSES = st.sampled_from(["pending", "confirmed", "declined", "cancelled", "completed", "no_show"])
+ANY_STATE = st.builds(
+    lambda metadata, place, **fields: replace(booked(), metadata=metadata, location=place, **fields),
+    metadata=METADATA,
+    place=PLACES,
+    status=STATUSES,
+    start_at=INSTANTS,
+    end_at=INSTANTS,
+    seats=st.integers(1, 10_000),
+    host_ids=st.lists(WORDS, min_size=1, max_size=3),
+    units=st.lists(WORDS, max_size=3),
+    reason=MAYBE,
+    payment=st.none() | PAYMENTS,
+    no_show_at=st.none() | INSTANTS,
+)
+ANY_PLACING = {
+    "start_at": INSTANTS,
+    "end_at": INSTANTS,
+    "host_ids": st.lists(WORDS, max_size=3),
+    "resource_ids": st.lists(WORDS, max_size=3),
+    "units": st.lists(WORDS, max_size=3),
+    "event_type": st.builds(replace, st.just(SNAPSHOT), title=WORDS, description=MAYBE, metadata=METADATA),
+    "hosts": st.lists(st.builds(HostSnapshot, id=WORDS, name=WORDS, email=MAYBE, timezone=WORDS), max_size=3),
+    "policies": st.builds(
+        Policies,
+        buffer_after_minutes=st.integers(0, 1440),
+        capacity=st.integers(1, 10_000),
+        confirmation_expires_at=st.none() | INSTANTS,
+        approved=st.booleans(),
+        requires_payment=st.booleans(),
+    ),
+    "reason": MAYBE,
+}
+ANY_EVENT = st.one_of(
+    st.builds(events.BookingCreated, booking=ANY_STATE),
+    st.builds(events.BookingApproved, status=STATUSES, reason=MAYBE),
+    st.builds(events.BookingDeclined, reason=MAYBE),
+    st.builds(events.BookingCancelled, reason=MAYBE),
+    st.builds(events.BookingRescheduled, **ANY_PLACING),
+    st.builds(events.BookingReassigned, **ANY_PLACING),
+    st.builds(
+        events.BookingUpdated,
+        person_version=WORDS,
+        previous_person_version=MAYBE,
+        location=PLACES,
+        meeting_url=MAYBE,
+        metadata=METADATA,
+    ),
+    st.builds(events.BookingCompleted, reason=MAYBE),
+    st.builds(events.BookingNoShow, reason=MAYBE),
+    st.builds(events.PaymentUpdated, payment=PAYMENTS, status=STATUSES, reason=MAYBE),
+    st.builds(events.RecordingReady, recording=st.builds(events.Recording, url=WORDS), reason=MAYBE),
+    st.builds(events.HoldConverted, booking_id=WORDS),
+    st.sampled_from(SAMPLES),
+)
+
+
+@given(ANY_STATE, ANY_EVENT)
+def test_what_is_written_is_what_is_read(state: BookingState, event: events.Event) -> None:
+    """Whatever people write: the event again, and the state after it."""
+    before: Any = HELD if event.TYPE.startswith("hold.") else state
+    evolve: Any = hold.evolve if event.TYPE.startswith("hold.") else booking.evolve
+    after = evolve(before, event, NOON)
+    raw = msgspec.json.encode(after)
+    written = codec.new_event(Change(before, event, after, NOON), "e", raw)
+    assert codec.decode(written.type, written.schema_version, written.data, written.state) == event
+    assert (codec.hold_state if event.TYPE.startswith("hold.") else codec.booking_state)(raw) == after
 
 
 @given(st.sampled_from(["active", "converted", "released", "expired"]), st.sampled_from(SAMPLES[-4:]))
