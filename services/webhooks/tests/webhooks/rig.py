@@ -98,9 +98,9 @@ class Rig:
         booking = await Database.connect(database_url, BOOKING.name, size=2)
         return cls(db, booking, await nats.connect(nats_url, "rig"), context or f"rig{secrets.token_hex(4)}")
 
-    def make_worker(self, places: int = 256, policy: Policy = POLICY, **dialling: Any) -> Worker:
+    def make_worker(self, places: int = 256, policy: Policy = POLICY, brand: Brand = BRAND, **dialling: Any) -> Worker:
         client = HttpClient(Dialer(policy, **dialling))
-        sender = Sender(client, BRAND)
+        sender = Sender(client, brand)
         return Worker(
             self.db,
             Targets(self.db, KEYS, policy),

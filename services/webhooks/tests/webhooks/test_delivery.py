@@ -4,14 +4,18 @@ import asyncio
 import hashlib
 import hmac
 import itertools
+from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from standardwebhooks.webhooks import Webhook
 from svix.webhooks import Webhook as SvixWebhook
 
 from kalends_shared.testkit.waiting import eventually_async
 from kalends_webhooks.handlers import scrubbing
+from kalends_webhooks.settings import WebhooksSettings
 
 from .making import person, state
 from .receiver import Got, Receiver, Writer
@@ -65,26 +69,101 @@ async def test_only_who_asked_is_told_and_no_other_account(rig: Rig, receiver: R
     assert receiver.types("/cancelled") == ["booking.cancelled"]
 
 
-@pytest.mark.parametrize(
-    ("profile", "first", "header"),
-    [
-        ("kalends", "id", "kalends-signature"),
-        ("timestamped", "id", "kalends-signature"),
-        ("sha256-prefixed", "id", "x-kalends-signature"),
-        ("hex", "id", "x-kalends-signature"),
-        ("sha256-bare", "trigger", "x-kalends-signature-256"),
-    ],
-)
-async def test_profiles(rig: Rig, receiver: Receiver, profile: str, first: str, header: str):
+# Of each profile: the headers that sign, by what they hold, and the members of the body. {t} is the attempt's time.
+PROFILES: dict[str, tuple[dict[str, str], list[str]]] = {
+    "kalends": ({"kalends-signature": "t={t},v1={timed}"}, ["id", "type", "created_at", "account_id", "mode", "data"]),
+    "timestamped": (
+        {"kalends-signature": "{timed}", "kalends-timestamp": "{t}"},
+        ["id", "type", "created_at", "account_id", "mode", "data"],
+    ),
+    "sha256-prefixed": ({"x-kalends-signature": "sha256={plain}"}, ["id", "event", "timestamp", "data"]),
+    "hex": ({"x-kalends-signature": "{plain}"}, ["id", "event", "timestamp", "data"]),
+    "sha256-bare": ({"x-kalends-signature-256": "{plain}"}, ["trigger", "triggerEvent", "createdAt", "payload"]),
+}
+EVERYBODYS = {
+    "host", "user-agent", "content-type", "content-length", "accept-encoding", "traceparent", "webhook-id",
+    "webhook-timestamp", "webhook-signature",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+async def test_profiles(rig: Rig, receiver: Receiver, profile: str):
+    """Each header is there, exactly, and no other; and the libraries of Standard Webhooks verify every one."""
+    signatures, members = PROFILES[profile]
     webhook = await rig.subscribe(receiver.url(), ["booking.created"], profile=profile)
     await rig.book()
     got = (await receiver.wait(1))[0]
-    assert next(iter(got.json)) == first
-    signed = got.body
-    if profile in {"kalends", "timestamped"}:
-        signed = f"{got.headers['webhook-timestamp']}.".encode() + signed
-    assert hmac.new(webhook["secret"].encode(), signed, hashlib.sha256).hexdigest() in got.headers[header]
-    Webhook(webhook["secret"]).verify(got.body, got.headers)
+    secret, at = webhook["secret"].encode(), got.headers["webhook-timestamp"]
+    values = {
+        "t": at,
+        "timed": hmac.new(secret, f"{at}.".encode() + got.body, hashlib.sha256).hexdigest(),
+        "plain": hmac.new(secret, got.body, hashlib.sha256).hexdigest(),
+    }
+    signed = {name: template.format(**values) for name, template in signatures.items()}
+    assert {name: value for name, value in got.headers.items() if name not in EVERYBODYS} == signed
+    assert got.headers.keys() >= EVERYBODYS
+    assert (got.headers["webhook-id"], got.headers["content-type"]) == ((await told(rig))["id"], "application/json")
+    for library in (Webhook, SvixWebhook):
+        library(webhook["secret"]).verify(got.body, got.headers)
+        with pytest.raises(Exception, match="signature"):
+            library(webhook["secret"]).verify(got.body + b" ", got.headers)
+    assert list(got.json) == members
+
+
+async def told(rig: Rig) -> Any:
+    """The public event that the other engines' receivers hear of as a booking's creation, and ours as itself."""
+    rows = {row["type"]: row for row in await rig.changes()}
+    kalends = (await rig.ask("list_webhooks"))["data"][0]["payload"] == "kalends"
+    return rows["booking.created" if kalends else "booking.confirmed"]
+
+
+async def test_signature_and_payload_may_be_chosen_apart(rig: Rig, receiver: Receiver):
+    mixed = {"profile": "sha256-bare", "signature": "timestamped", "payload": "service"}
+    webhook = await rig.subscribe(receiver.url(), ["booking.created"], **mixed)
+    await rig.book()
+    got = (await receiver.wait(1))[0]
+    assert list(got.json) == ["id", "event", "timestamp", "data"]
+    at = got.headers["kalends-timestamp"]
+    signed = hmac.new(webhook["secret"].encode(), f"{at}.".encode() + got.body, hashlib.sha256).hexdigest()
+    assert got.headers["kalends-signature"] == signed
+
+
+async def test_a_deployment_that_stands_in_for_another_engine(still: Rig, receiver: Receiver):
+    """KALENDS_BRAND=Cal: what a receiver of that engine's verifies is there by the name under which it looks."""
+    brand = WebhooksSettings(secret_key="x", database_url="x", brand="Cal").headers()
+    webhook = await still.subscribe(receiver.url(), ["booking.created"], profile="sha256-bare")
+    worker = still.make_worker(brand=brand)
+    async with still.running(still.relay, still.make_consumer(worker), worker):
+        await still.book()
+        got = (await receiver.wait(1))[0]
+    signed = hmac.new(webhook["secret"].encode(), got.body, hashlib.sha256).hexdigest()
+    assert got.headers["x-cal-signature-256"] == signed
+    assert (got.headers["user-agent"], got.json["triggerEvent"]) == ("Cal-Webhooks/1", "BOOKING_CREATED")
+    assert "kalends" not in got.raw.lower()
+
+
+def test_each_header_has_a_name_of_its_own():
+    named = {
+        "webhooks_signature_header": "A", "webhooks_timestamp_header": "B", "webhooks_x_signature_header": "C",
+        "webhooks_x_signature_256_header": "D",
+    }  # fmt: skip
+    brand = WebhooksSettings(secret_key="x", database_url="x", brand="Acme", **named).headers()
+    assert (brand.signature, brand.timestamp, brand.x_signature, brand.x_signature_256) == ("A", "B", "C", "D")
+
+
+async def test_an_ed25519_key_signs_what_is_delivered(rig: Rig, receiver: Receiver):
+    """Whoever verifies holds the public half alone; a rotation to a shared secret lets both sign for a day."""
+    private = Ed25519PrivateKey.generate()
+    secret = "whsk_" + b64encode(private.private_bytes_raw()).decode()
+    webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"], secret=secret)
+    rotated = await rig.ask("rotate_secret", {}, id=webhook["id"])
+    await rig.book()
+    got = (await receiver.wait(1))[0]
+    signatures = dict(one.split(",", 1) for one in got.headers["webhook-signature"].split(" "))
+    signed = f"{got.headers['webhook-id']}.{got.headers['webhook-timestamp']}.".encode() + got.body
+    private.public_key().verify(b64decode(signatures["v1a"]), signed)
+    for library in (Webhook, SvixWebhook):
+        library(rotated["secret"]).verify(got.body, got.headers)
 
 
 async def test_a_failure_is_tried_again_by_the_schedule_with_the_same_id(rig: Rig, receiver: Receiver):
@@ -97,6 +176,9 @@ async def test_a_failure_is_tried_again_by_the_schedule_with_the_same_id(rig: Ri
     assert gaps[1] >= 1.6
     assert len({one.headers["webhook-id"] for one in got}) == 1
     assert len({one.body for one in got}) == 1
+    assert int(got[-1].headers["webhook-timestamp"]) > int(got[0].headers["webhook-timestamp"]), "of the attempt"
+    for one in got:
+        Webhook(webhook["secret"]).verify(one.body, one.headers)
     log = (await rig.ended(webhook))[0]
     assert [(one["status_code"], one["response_head"]) for one in log["attempts"]] == [
         (503, "not now"),
