@@ -35,6 +35,7 @@ DELETE FROM idempotency WHERE ctid = ANY (ARRAY(
 """
 
 Handler = Callable[[Connection], Awaitable[Reply]]
+Method = Callable[[Call], Awaitable[Reply]]
 
 
 class _Head(msgspec.Struct, omit_defaults=True):
@@ -84,6 +85,31 @@ async def idempotent(
         if refusal.headers == REPLAYED or not storable(refusal):
             raise
         return await refuse(db.pool, call, fingerprint, refusal)
+
+
+def first_answers(db: Database, handlers: Mapping[str, Method]) -> dict[str, Method]:
+    """The handlers of a service, which look for the stored answer also before they refuse a request.
+
+    What was asked may be gone since, or another body may be wrong in itself: under a used key neither is what is told.
+    """
+    return {name: _first_answer(db, handler) for name, handler in handlers.items()}
+
+
+def _first_answer(db: Database, handler: Method) -> Method:
+    async def handle(call: Call) -> Reply:
+        try:
+            return await handler(call)
+        except KalendsError as refusal:
+            keyed = call.method == "POST" and call.idempotency_key is not None
+            # An own 409 has been looked for where it arose, and may be this request's own.
+            if not keyed or refusal.status not in {400, 404, 412, 422} or refusal.headers == REPLAYED:
+                raise
+            stored = await find(db.pool, call, request_hash(call.body))
+            if stored is None:
+                raise
+            return stored
+
+    return handle
 
 
 def request_hash(body: bytes) -> bytes:

@@ -109,6 +109,34 @@ async def test_a_failure_leaves_the_key_free_and_no_effects(db: Database) -> Non
     assert (await idempotent(db, keyed(), Maker())).status == 201
 
 
+async def test_a_used_key_is_told_before_what_is_wrong_with_the_request(db: Database) -> None:
+    """The thing has gone since, and another body is wrong in itself."""
+    make, refusal = Maker(), KalendsError("not_found")
+
+    async def create(asked: Call) -> Reply:
+        if make.ran:
+            raise refusal
+        return await idempotent(db, asked, make)
+
+    handle = idempotency.first_answers(db, {"create": create})["create"]
+    first = await handle(keyed())
+    assert (first.status, first.headers) == (201, {"X-A": "b"})
+    again = await handle(keyed())
+    assert (again.status, again.headers["Idempotent-Replayed"]) == (201, "true")
+    for other, code in (
+        (keyed(b'{"name":"y"}'), "idempotency_key_reused"),
+        (keyed(key="key-2"), "not_found"),
+        (call(), "not_found"),
+        (keyed(method="PATCH"), "not_found"),
+    ):
+        with pytest.raises(KalendsError) as caught:
+            await handle(other)
+        assert caught.value.code == code
+    refusal = KalendsError("invalid_state")
+    with pytest.raises(KalendsError, match="invalid_state"):
+        await handle(keyed())
+
+
 @pytest.mark.parametrize("refusing", [False, True])
 async def test_fifty_at_once_have_one_effect(db: Database, refusing: bool) -> None:
     make = Maker(KalendsError("slot_taken") if refusing else None)

@@ -55,7 +55,7 @@ async def main(service: Service[AvailabilitySettings]) -> None:
     methods = rpc.handlers(ctx, Answers(settings.memory_mb * 200_000)) | events_rpc.handlers(db, OWN)
     if await objects.holidays(db.pool):
         await asyncio.to_thread(holiday.load)
-    server = RpcServer(bus, OWN, methods)
+    server = RpcServer(bus, OWN, idempotency.first_answers(db, methods))
     await server.start()
     service.defer(server.stop)
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from kalends_booking.handlers import changes, histories, holds, patching, persons, placing, queries, timers
 from kalends_booking.handlers.context import Context
+from kalends_shared import idempotency
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.rpc import Handler
 
@@ -38,7 +39,7 @@ METHODS: Final[dict[str, Command]] = {
 
 
 def handlers(ctx: Context) -> dict[str, Handler]:
-    return {name: _bound(command, ctx) for name, command in METHODS.items()}
+    return idempotency.first_answers(ctx.db, {name: _bound(command, ctx) for name, command in METHODS.items()})
 
 
 def _bound(command: Command, ctx: Context) -> Handler:

@@ -75,7 +75,7 @@ async def main(service: Service[CalendarSyncSettings]) -> None:
     methods = rpc.handlers(
         Calendars(db, keyring, policy, watches, host_zone, changed), Events(db, watches, host_zone, changed)
     ) | events_rpc.handlers(db, OWN)
-    server = RpcServer(bus, SCHEMA.name, methods)
+    server = RpcServer(bus, SCHEMA.name, idempotency.first_answers(db, methods))
     await server.start()
     service.defer(server.stop)
 

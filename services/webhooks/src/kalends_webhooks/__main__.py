@@ -12,7 +12,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from kalends_shared import events_rpc, telemetry
+from kalends_shared import events_rpc, idempotency, telemetry
 from kalends_shared.backends import open_backends
 from kalends_shared.consumer import Consumer
 from kalends_shared.net import Policy
@@ -117,11 +117,9 @@ async def main(service: Service[WebhooksSettings]) -> None:
         service.supervise("scrubs", Scrubbing(db).run)
         service.supervise("upkeep", Upkeep(db, settings.webhooks_log_days).run)
         webhooks = Webhooks(db, keyring, policy, brand, settings.webhooks_profile, Settling(sources))
-        server = RpcServer(
-            bus,
-            "webhooks",
-            rpc.handlers(webhooks, Deliveries(db, nudges.due, replaying, watches), Changes(db, watches)),
-        )
+        deliveries = Deliveries(db, nudges.due, replaying, watches)
+        methods = rpc.handlers(webhooks, deliveries, Changes(db, watches))
+        server = RpcServer(bus, "webhooks", idempotency.first_answers(db, methods))
         await server.start()
         service.defer(server.stop)
 
