@@ -37,7 +37,7 @@ from kalends_shared.upcasters import Upcasters
 
 BATCH: Final = 200
 IDLE_SECONDS: Final = 0.5
-PACE_SECONDS: Final = 0.008  # between transactions under load, so that one has more than one event to apply
+PACE_SECONDS: Final = 0.012  # between transactions under load, so that one has more than one event to apply
 LOOK_SECONDS: Final = 1.0
 CATCH_UP_SECONDS: Final = 10.0
 EARLIER: Final = timedelta(seconds=5)  # should the server's clock have been set back

@@ -30,7 +30,7 @@ Enrich = Callable[[Connection, list[Stored]], Awaitable[Sequence[dict[str, msgsp
 RETENTION: Final = timedelta(days=7)
 BATCH: Final = 500
 POLL_SECONDS: Final = (0.002, 0.25)
-PACE_SECONDS: Final = 0.004  # between rounds under load, so that a round has more than one event to publish
+PACE_SECONDS: Final = 0.008  # between rounds under load, so that a round has more than one event to publish
 PROBE_SECONDS: Final = 1.0
 BACKOFF: Final = (0.1, 1.0)
 REFUSED_SECONDS: Final = 5.0
@@ -142,6 +142,13 @@ class Relay:
         finally:
             if not self._bus.is_closed:
                 await subscription.unsubscribe()
+
+    async def nudge(self) -> None:
+        """Wakes the context's relay after a commit, as `nudge`, but without a message where that is this one."""
+        if self.active:
+            self._nudged.set()
+        else:
+            await nudge(self._bus, self.context)
 
     async def _connect(self) -> "asyncpg.Connection[Any]":
         return await direct(self._url, self._schema, f"relay-{self.context}")

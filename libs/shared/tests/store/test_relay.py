@@ -8,6 +8,7 @@ import asyncpg
 import msgspec
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from kalends_shared import event_store, nats
 from kalends_shared.contracts.events import Envelope
@@ -269,3 +270,30 @@ async def test_a_wiped_stream_is_filled_for_the_retention_only(
         stream = await wait_ended(db, bus, context)
     assert [message.position for message in stream] == list(range(31, 41))
     assert stream[0].prev_position == 30
+
+
+async def test_a_nudge_of_the_active_relay_is_no_message_and_one_of_another_is(
+    db: Database, bus: Client, context: str
+) -> None:
+    heard: list[bytes] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.data)
+
+    await bus.subscribe(f"kalends.nudge.{context}", cb=hear)
+    active, other = relay(db, bus, context), relay(db, bus, context)
+    async with running(active.run):
+
+        async def leads() -> bool:
+            return active.active
+
+        await eventually(leads)
+        await active.nudge()
+        await bus.publish(f"kalends.nudge.{context}", b"after it")
+        await other.nudge()
+
+        async def both() -> bool:
+            return len(heard) == 2
+
+        await eventually(both)
+    assert heard == [b"after it", b""]

@@ -9,7 +9,7 @@ from kalends_booking.quotes import RpcQuotes
 from kalends_booking.schema import SCHEMA
 from kalends_booking.settings import BookingSettings
 from kalends_booking.store import people, reservations
-from kalends_shared import events_rpc, idempotency, relay
+from kalends_shared import events_rpc, idempotency
 from kalends_shared.backends import open_backends
 from kalends_shared.relay import Relay
 from kalends_shared.rpc import RpcClient, RpcServer
@@ -21,13 +21,13 @@ async def main(service: Service[BookingSettings]) -> None:
     settings = service.settings
     db, bus = await open_backends(service, SCHEMA)
 
-    service.supervise("relay", Relay("booking", settings.direct_url, SCHEMA.name, bus, enrich=people.join).run)
+    relay = Relay("booking", settings.direct_url, SCHEMA.name, bus, enrich=people.join)
+    service.supervise("relay", relay.run)
     service.supervise("prune reservations", partial(reservations.keep_pruned, db.pool))
     service.supervise("prune answers", partial(idempotency.keep_pruned, db.pool))
 
-    nudge = partial(relay.nudge, bus, "booking")
-    ctx = Context(db, RpcQuotes(RpcClient(bus), db), nudge, settings.alternatives_seconds)
-    service.supervise("timers", TimerWorker(db, timers.fire, nudge).run)
+    ctx = Context(db, RpcQuotes(RpcClient(bus), db), relay.nudge, settings.alternatives_seconds)
+    service.supervise("timers", TimerWorker(db, timers.fire, relay.nudge).run)
 
     methods = rpc.handlers(ctx) | events_rpc.handlers(db, "booking", people.join)
     server = RpcServer(bus, "booking", methods)
