@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from kalends_shared.testkit import scale
 from kalends_shared.testkit.waiting import eventually_async
 from kalends_webhooks.delivery import metrics
@@ -114,3 +116,23 @@ async def test_workers_are_not_asked_for_by_what_endpoints_or_their_owners_hold_
         async with still.running(still.make_worker(places=2)):
             await gauges(lambda _, waiting: waiting > 2)
             await still.db.pool.execute("DELETE FROM queue WHERE webhook_id = ANY ($1)", [refusing, piled])
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_a_receiver_that_says_it_is_too_much_is_given_less(still: Rig, receiver: Receiver, status: int):
+    """Its other deliveries wait for what becomes of one, and are not all tried against a closed door."""
+    receiver.answer = lambda _: (status, {}, b"")
+    async with still.running(still.relay, still.consumer):
+        await still.book()
+        await still.caught_up()
+        webhook = await pile(still, receiver.url("/full"), 1_000)
+        async with still.running(still.worker):
+
+            async def rests() -> bool:
+                return still.worker._lanes.resting() == 1
+
+            await eventually_async(rests)
+            assert len(receiver.at("/full")) < 100
+            receiver.answer = lambda _: (200, {}, b"")
+            await receiver.wait(600, "/full", seconds=60)
+            await still.db.pool.execute("DELETE FROM queue WHERE webhook_id = $1", webhook)

@@ -1,10 +1,11 @@
 """Who goes next: fair between accounts, fair between an account's endpoints, and no endpoint holds more than its share.
 
 A lane is one endpoint. How many of its deliveries may be in flight at once moves with how it answers, as congestion
-windows do: up by one with each quick success, down to half with each attempt that got no answer in time. So a hanging
-endpoint soon holds one place. An account may hold at most half of all places, and its lanes that are slow at most half
-of that, so that its quick ones always have room; a lane counts as slow as soon as an attempt has taken a second. After five attempts in a row without any answer a lane rests, for a second first and for
-half a minute at most, and then one attempt tries whether it is well again.
+windows do: up by one with each quick success, down to half with each attempt that got no answer in time, or one that says
+it is too much (429, 502, 503, 504). So a hanging endpoint soon holds one place. An account may hold at most half of all
+places, and its lanes that are slow at most half of that, so that its quick ones always have room; a lane counts as slow
+as soon as an attempt has taken a second. After five attempts in a row without an answer that lets it go on a lane rests,
+for a second first and for half a minute at most, and then one attempt tries whether it is well again.
 """
 
 import time

@@ -14,7 +14,7 @@ from kalends_webhooks.delivery.job import Clock, Job, Lane, wall
 from kalends_webhooks.delivery.lanes import SLOW_SECONDS, Lanes
 from kalends_webhooks.delivery.sender import Sender, Sent
 from kalends_webhooks.delivery.targets import Target, Targets
-from kalends_webhooks.domain.outcome import Next, judge
+from kalends_webhooks.domain.outcome import TOO_MUCH, Next, judge
 from kalends_webhooks.domain.subscription import Subscription
 from kalends_webhooks.store import queue
 from kalends_webhooks.store.queue import Ended, Wanted
@@ -229,7 +229,7 @@ class Worker:
 
     def _learn(self, job: Job, sent: Sent, next_: Next) -> None:
         succeeded = next_.status == "succeeded"
-        answered = sent.answer.status_code is not None
+        answered = sent.answer.status_code is not None and sent.answer.status_code not in TOO_MUCH
         self._lanes.ended(job.lane, answered=answered, succeeded=succeeded, seconds=sent.seconds)
         metrics.ATTEMPTS.labels(sent.answer.error or str(sent.answer.status_code)).inc()
         metrics.ATTEMPT_SECONDS.observe(sent.seconds)

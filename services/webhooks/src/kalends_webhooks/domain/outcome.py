@@ -12,6 +12,8 @@ DEFAULT_SCHEDULE: Final = (5, 30, 300, 1800, 7200, 21600, 43200)
 JITTER: Final = 0.2
 LONGEST_WAIT: Final = 86_400.0  # the most that a Retry-After is heeded, in seconds
 GIVE_UP_AFTER: Final = timedelta(days=5)
+# Answers by which a receiver, or what stands before it, says that it is given too much (Standard Webhooks).
+TOO_MUCH: Final = frozenset({429, 502, 503, 504})
 DELIVERY_HEADER: Final = "webhook-delivery"
 
 Status = Literal["pending", "succeeded", "failed"]
