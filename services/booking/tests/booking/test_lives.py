@@ -187,6 +187,23 @@ class TestPatch:
         assert (await refusal(patch(client, made, body))).fields[0].pointer == pointer
 
 
+async def test_why_a_host_was_chosen_is_in_the_history(client: Client, quotes: AlwaysOpen) -> None:
+    names = [f"hst_{n}" for n in range(25)]
+    quotes.event_types["evt_visit"] = event_type(*names)
+    await client.book(host_id="hst_0")
+    made = (await client.book()).body
+    assert made["host_ids"] == ["hst_1"]
+    entry = (await history(client, made["id"]))["data"][0]
+    why = entry["data"]["assignment"]
+    assert (why["method"], why["among"]) == ("round_robin", 25)
+    # The first of them was taken, so the second has it. Of very many only the first are told.
+    assert why["candidates"] == [{"host_id": name, "rank": {}} for name in names[:20]]
+    quotes.event_types["evt_visit"] = event_type()
+    made = (await client.book(NOON + 4 * HALF_HOUR)).body
+    entry = (await history(client, made["id"]))["data"][0]
+    assert "assignment" not in entry["data"]
+
+
 async def test_history_is_whole_and_in_pages(client: Client) -> None:
     made = (await client.book()).body["id"]
     await client.act(made, "reschedule", {"start_at": NOON + HALF_HOUR})

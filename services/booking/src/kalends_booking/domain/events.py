@@ -22,9 +22,28 @@ class Event(Struct, frozen=True, kw_only=True):
     TYPE: ClassVar[str]
 
 
+class Candidate(Struct, frozen=True, kw_only=True):
+    """A host that the rules allowed, and the figures that it was ranked by."""
+
+    host_id: str
+    rank: dict[str, float]
+
+
+class Assignment(Struct, frozen=True, kw_only=True):
+    """Why these hosts: the candidates, the best first; one before a chosen one was taken.
+
+    Of very many only the first are told, and the chosen ones; `among` says how many there were.
+    """
+
+    method: str
+    among: int
+    candidates: list[Candidate]
+
+
 class BookingCreated(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "booking.created"
     booking: BookingState
+    assignment: Assignment | None = None
 
 
 class BookingApproved(Event, frozen=True, kw_only=True):
@@ -57,6 +76,7 @@ class Placing(Event, frozen=True, kw_only=True):
     hosts: list[HostSnapshot]
     policies: Policies
     reason: str | None = None
+    assignment: Assignment | None = None
 
 
 class BookingRescheduled(Placing, frozen=True, kw_only=True):
@@ -125,6 +145,7 @@ class RecordingReady(Event, frozen=True, kw_only=True):
 class HoldPlaced(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "hold.placed"
     hold: HoldState
+    assignment: Assignment | None = None
 
 
 class HoldReleased(Event, frozen=True, kw_only=True):

@@ -14,9 +14,11 @@ from kalends_booking.domain import booking, choosing
 from kalends_booking.domain.choosing import Option, Wish
 from kalends_booking.domain.decision import BookerCap, Change, Choice, Claim, Decision, illegal
 from kalends_booking.domain.events import (
+    Assignment,
     BookingCreated,
     BookingReassigned,
     BookingRescheduled,
+    Candidate,
     Event,
     HoldPlaced,
 )
@@ -38,6 +40,7 @@ from kalends_shared.contracts.errors import KalendsError, invalid
 
 # Who sits where they sat is not judged again: a converted hold, and the hosts that stay when another is replaced.
 _ANY_CAPACITY: Final = 1_000_000
+_CANDIDATES: Final = 20  # an event tells at least as many of the hosts that were ranked
 
 
 class Booker(Struct, frozen=True, kw_only=True):
@@ -65,7 +68,9 @@ def create(
     choices = []
     for option in options:
         state = _new(booking_id, request, wish, option, booker, now, series_id)
-        choices.append(_place(None, BookingCreated(booking=state), state, wish, option, now))
+        choices.append(
+            _place(None, BookingCreated(booking=state, assignment=_assigned(wish, option)), state, wish, option, now)
+        )
     return Decision(choices=tuple(choices), cap=booker.cap(wish.event_type))
 
 
@@ -172,6 +177,7 @@ def reschedule(
                 requires_payment=kept.requires_payment,
             ),
             reason=reason,
+            assignment=_assigned(wish, option),
         )
         after = booking.evolve(state, event, now)
         placed = _place(state, event, after, wish, option, now)
@@ -235,7 +241,8 @@ def hold(hold_id: str, request: HoldIn, wish: Wish, options: Sequence[Option], n
             units=[unit.subject_id for unit in option.units],
             metadata=request.metadata,
         )
-        choices.append(_place(None, HoldPlaced(hold=state), state, wish, option, now, expires_at=expires_at))
+        placed = HoldPlaced(hold=state, assignment=_assigned(wish, option))
+        choices.append(_place(None, placed, state, wish, option, now, expires_at=expires_at))
     return Decision(choices=tuple(choices))
 
 
@@ -267,6 +274,16 @@ def _place(
         claims=tuple(claims),
         limits=tuple(choosing.limits(wish.event_type, start, option.hosts)),
     )
+
+
+def _assigned(wish: Wish, option: Option) -> Assignment | None:
+    """Why these hosts, where there was a choice."""
+    if wish.event_type.assignment not in {"any", "round_robin"}:
+        return None
+    chosen = {host.id for host in option.hosts}
+    told = [h for n, h in enumerate(wish.start.hosts) if n < _CANDIDATES or h.id in chosen]
+    candidates = [Candidate(host_id=host.id, rank=host.rank) for host in told]
+    return Assignment(method=wish.event_type.assignment, among=len(wish.start.hosts), candidates=candidates)
 
 
 def _reclaim(state: BookingState) -> Iterable[Claim]:

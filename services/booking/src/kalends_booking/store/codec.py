@@ -12,6 +12,7 @@ from kalends_booking.domain.decision import Change
 from kalends_booking.domain.events import (
     BOOKING_EVENTS,
     HOLD_EVENTS,
+    Assignment,
     BookingCreated,
     Event,
     HoldPlaced,
@@ -35,10 +36,17 @@ _TOLD: Final = (
     "reason",
     "metadata",
 )
+
+
+class _Assigned(msgspec.Struct):
+    assignment: Assignment | None = None
+
+
 _KINDS: Final = {kind.TYPE: kind for kind in (*BOOKING_EVENTS, *HOLD_EVENTS)}
 _encode: Final = msgspec.json.Encoder().encode
 booking_state: Final = msgspec.json.Decoder(BookingState).decode
 hold_state: Final = msgspec.json.Decoder(HoldState).decode
+_assigned: Final = msgspec.json.Decoder(_Assigned).decode
 
 
 def new_event(change: Change, event_id: str, state: bytes) -> NewEvent:
@@ -57,12 +65,19 @@ def data(change: Change) -> bytes:
             "end_at": made.end_at,
             "host_ids": made.host_ids,
         }
-        return _encode(told | {"seats": made.seats, "previous": None})
+        return _encode(told | {"seats": made.seats, "previous": None} | _why(event.assignment))
     if isinstance(event, HoldPlaced):
         held = event.hold
         told = {"start_at": held.start_at, "end_at": held.end_at, "host_ids": held.host_ids, "seats": held.seats}
-        return _encode(told | {"expires_at": held.expires_at, "previous": None})
-    return _encode(msgspec.structs.asdict(event) | {"previous": previous(change)})
+        return _encode(told | {"expires_at": held.expires_at, "previous": None} | _why(event.assignment))
+    fields = msgspec.structs.asdict(event)
+    why = _why(fields.pop("assignment", None))
+    return _encode(fields | {"previous": previous(change)} | why)
+
+
+def _why(assignment: Assignment | None) -> dict[str, Assignment]:
+    """Left out where nobody was chosen among several, as before there was such a field."""
+    return {"assignment": assignment} if assignment is not None else {}
 
 
 def previous(change: Change) -> dict[str, Any] | None:
@@ -87,7 +102,7 @@ def decode(kind: str, schema_version: int, data_: bytes, state: bytes) -> Event:
     _, data_, state = UPCASTERS.documents(kind, schema_version, data_, state)
     found = _KINDS[kind]
     if found is BookingCreated:
-        return BookingCreated(booking=booking_state(state))
+        return BookingCreated(booking=booking_state(state), assignment=_assigned(data_).assignment)
     if found is HoldPlaced:
-        return HoldPlaced(hold=hold_state(state))
+        return HoldPlaced(hold=hold_state(state), assignment=_assigned(data_).assignment)
     return msgspec.json.decode(data_, type=found)
