@@ -129,8 +129,9 @@ def _forward(out: Any, url: str, secret: str, event_type: str, event_id: str, bo
 def _headers(secret: str, event_id: str, body: bytes) -> dict[str, str]:
     import time
 
+    from kalends_webhooks.delivery.targets import ed25519
     from kalends_webhooks.domain import signing
 
-    keys: Sequence[signing.Key] = [signing.key(secret)]
+    keys: Sequence[signing.Key] = [signing.key(secret, ed25519)]
     signed = signing.headers("kalends", signing.Brand(), keys, event_id, int(time.time()), body)
     return {"Content-Type": "application/json", "User-Agent": "kalends-listen"} | signed
