@@ -18,6 +18,7 @@ from _machine import machine
 from _stack import Api, cpu_seconds, spent_between, unit
 
 from kalends_cli.memory import pss
+from kalends_shared.service import allow_connections
 
 
 class Reader(asyncio.Protocol):
@@ -110,6 +111,7 @@ async def main() -> int:
     flags.add_argument("--bookings", type=int, default=20)
     args = flags.parse_args()
     print(machine())
+    allow_connections()
     api = Api()
     await asyncio.to_thread(api.event_type)
     before = gateway_memory()

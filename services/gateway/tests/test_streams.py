@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.decode import query
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.webhooks import ChangeRow, ChangeRows, ChangesQuery
+from kalends_shared.service import allow_connections
 from kalends_shared.testkit import scale
 from kalends_shared.testkit.waiting import eventually_async
 
@@ -136,8 +136,7 @@ async def all_of(made: list[Stream], holds: Callable[[Stream], bool]) -> None:
 
 async def test_a_thousand_streams_of_an_account_read_together(key: Api, feed: Feed, nudge: Nudge) -> None:
     many = scale.count(reduced=200, full=1_000)
-    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(files, min(most, 4 * many)), most))
+    allow_connections()
     async with streams(key, many) as made:
         reads = feed.reads
         for number in range(3):

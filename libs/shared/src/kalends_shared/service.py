@@ -47,6 +47,7 @@ S = TypeVar("S", bound=Settings)
 BACKOFF: Final = (0.1, 5.0)  # seconds before a failed task is started again: the first, the most
 STEADY_SECONDS: Final = 30.0  # a task that has run for so long has recovered
 WATCH_SECONDS: Final = 2.0
+MOST_FILES: Final = 65_536
 
 
 class Service(Generic[S]):
@@ -186,6 +187,7 @@ def run(name: str, kind: type[S], main: Callable[[Service[S]], Awaitable[None]])
         return
     settings = load_or_exit(kind)
     telemetry.setup(name, settings)
+    allow_connections()
     try:
         run_loop(lambda: Service(name, settings).serve(main))
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
@@ -193,6 +195,21 @@ def run(name: str, kind: type[S], main: Callable[[Service[S]], Awaitable[None]])
         sys.exit(1)
     finally:
         telemetry.shutdown()
+
+
+def allow_connections(most: int = MOST_FILES) -> None:
+    """Raises the soft limit of open files, of which each connection is one, as far as the system lets it: often it is 1,024."""
+    try:
+        import resource
+    except ImportError:
+        return  # a platform without such limits
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    if wanted > soft != resource.RLIM_INFINITY:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError) as error:
+            telemetry.log("files.limited", "warning", limit=soft, error=str(error))
 
 
 def load_or_exit(kind: type[S]) -> S:
