@@ -22,6 +22,7 @@ ALONE = [
     ["timers.py"],
     ["webhooks.py"],
     ["calendars.py"],
+    ["bookings.py", "--replicas", "1,2,4"],
 ]
 ON_A_STACK = [
     ["rest.py"],
