@@ -217,6 +217,8 @@ async def _again(client: Client, path: str, body: Any, other: Any, name: str) ->
         assert again.headers.get(header) == first.headers.get(header), (name, header)
     reused = await client.call("POST", path, other, key=key)
     assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused"), (name, reused.text)
+    wrong = await client.call("POST", path, {"nonsense": 1}, key=key)
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "idempotency_key_reused"), (name, wrong.text)
 
 
 async def _at_once(client: Client, path: str, body: Any, _: Any, name: str) -> None:
