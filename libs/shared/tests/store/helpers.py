@@ -38,7 +38,7 @@ def event(kind: str = "thing.created", data: Any = None, state: Any = None, **fi
     )
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 60.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 120.0) -> None:
     """Waits until the condition holds.
 
     Raises:

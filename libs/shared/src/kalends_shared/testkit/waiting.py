@@ -8,7 +8,7 @@ from time import monotonic
 _LOOK = 0.02
 
 
-def eventually(holds: Callable[[], bool], timeout: float = 60) -> None:
+def eventually(holds: Callable[[], bool], timeout: float = 120) -> None:
     """Returns as soon as it holds, and fails where it does not in time. Blocks, so not for tests that serve something."""
     pause, give_up = Event(), monotonic() + timeout
     while not holds():
@@ -16,7 +16,7 @@ def eventually(holds: Callable[[], bool], timeout: float = 60) -> None:
         pause.wait(_LOOK)
 
 
-async def eventually_async(holds: Callable[[], Awaitable[bool]], timeout: float = 60) -> None:  # noqa: ASYNC109
+async def eventually_async(holds: Callable[[], Awaitable[bool]], timeout: float = 120) -> None:  # noqa: ASYNC109
     """The same for what is asked asynchronously; the loop goes on meanwhile."""
     give_up = monotonic() + timeout
     while not await holds():
