@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from kalends_availability.domain.bits import Frame, filled, merged, within
+from kalends_availability.domain.memo import SERIALS
 from kalends_availability.domain.zones import DAY, Interval, Zone, date_of
 
 Ids = Collection[str]
@@ -57,6 +58,7 @@ class Reserved:
     """
 
     def __init__(self, intervals: Iterable[Interval] = (), holds: Iterable[Held] = ()) -> None:
+        self.serial = next(SERIALS)
         disjoint = merged(intervals)
         self._lows = array("i", [low for low, _ in disjoint])
         self._highs = array("i", [high for _, high in disjoint])
@@ -66,6 +68,11 @@ class Reserved:
     def weight(self) -> int:
         """Bytes of memory, roughly."""
         return 600 + 8 * len(self._lows) + 250 * len(self._holds)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no booking reserves anything."""
+        return not self._lows
 
     def intervals(self, frame: Frame, now: float, ignored: Ids = NOTHING) -> Sequence[Interval]:
         """Reserved time near the frame, buffers included; without lapsed holds.
@@ -168,10 +175,10 @@ class Tally:
     """The bookings of one event type with one host, counted by periods of a zone."""
 
     def __init__(self, entries: Iterable[Counted] = ()) -> None:
+        self.serial = next(SERIALS)
         self.entries = sorted(entries)
         self._ids = {e.id for e in self.entries}
         self._holds = [e.lapses for e in self.entries if e.lapses is not None]
-        self._periods: dict[tuple[str, int], Periods] = {}
         self._sums: dict[str, tuple[dict[int, list[int]], ...]] = {}
 
     def sums(self, where: Zone, now: float, ignored: Ids = NOTHING) -> tuple[dict[int, list[int]], ...]:
@@ -179,18 +186,28 @@ class Tally:
         steady = not any(now < lapses for lapses in self._holds) and self._ids.isdisjoint(ignored)
         if steady and where.name in self._sums:
             return self._sums[where.name]
-        sums: tuple[dict[int, list[int]], ...] = ({}, {}, {}, {})
+        days: dict[int, list[int]] = {}
         last: Interval | None = None
-        for entry in self.entries:
-            if (entry.lapses is not None and now >= entry.lapses) or entry.id in ignored:
+        day = low = high = 0
+        for start, end, id_, lapses in self.entries:
+            if (lapses is not None and now >= lapses) or id_ in ignored or last == (start, end):
                 continue
-            if last == (entry.start, entry.end):
-                continue
-            last = entry.start, entry.end
-            for into, period in zip(sums, self._of(where, entry.start), strict=True):
+            last = start, end
+            if not low <= start < high:
+                day, low, high = where.day_at(start)
+            tally = days.setdefault(day, [0, 0])
+            tally[0] += 1
+            tally[1] += end - start
+        weeks: dict[int, list[int]] = {}
+        months: dict[int, list[int]] = {}
+        years: dict[int, list[int]] = {}
+        for day, (count, minutes) in days.items():
+            _, week, month, year = periods_of(day)
+            for into, period in ((weeks, week), (months, month), (years, year)):
                 tally = into.setdefault(period, [0, 0])
-                tally[0] += 1
-                tally[1] += entry.end - entry.start
+                tally[0] += count
+                tally[1] += minutes
+        sums = days, weeks, months, years
         if steady:
             self._sums[where.name] = sums
         return sums
@@ -198,7 +215,7 @@ class Tally:
     def latest(self, where: Zone, kind: int, period: int, now: float, ignored: Ids = NOTHING) -> Counted | None:
         """The last that counts in a period."""
         alive = (e for e in reversed(self.entries) if (e.lapses is None or now < e.lapses) and e.id not in ignored)
-        return next((e for e in alive if self._of(where, e.start)[kind] == period), None)
+        return next((e for e in alive if periods_of(where.local_day(e.start))[kind] == period), None)
 
     @property
     def weight(self) -> int:
@@ -207,12 +224,6 @@ class Tally:
 
     def lapses_after(self, now: float) -> float | None:
         return min((lapses for lapses in self._holds if now < lapses), default=None)
-
-    def _of(self, where: Zone, start: int) -> Periods:
-        key = where.name, start
-        if (found := self._periods.get(key)) is None:
-            found = self._periods[key] = periods_of(where.local_day(start))
-        return found
 
 
 @lru_cache(maxsize=8192)
@@ -239,6 +250,7 @@ class ExternalBusy:
     def __init__(
         self, entries: Iterable[External] = (), stale_since: float | None = None, synced_at: float | None = None
     ) -> None:
+        self.serial = next(SERIALS)
         self.entries = sorted(entries)
         self._stale_since = stale_since
         self._synced_at = synced_at

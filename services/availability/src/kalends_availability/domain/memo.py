@@ -3,9 +3,10 @@
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from itertools import count
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 # Keys name what they are about by a number of its own, so that nothing lives on because something was made of it.
 SERIALS: Final = count()
@@ -45,3 +46,20 @@ BitMemo = Memo[int]
 def bit_memo(max_bytes: int = 16_000_000) -> BitMemo:
     """For sets of minutes."""
     return Memo(max_bytes, lambda bits: bits.bit_length() >> 3)
+
+
+class once(Generic[V]):  # noqa: N801 - a decorator
+    """A property that is computed when it is first asked for.
+
+    functools.cached_property takes a lock for that (until Python 3.12), which costs more than most of what is computed here.
+    """
+
+    def __init__(self, make: Callable[[Any], V]) -> None:
+        self._make = make
+        self._name = make.__name__
+        self.__doc__ = make.__doc__
+
+    def __get__(self, one: Any, _owner: type | None = None) -> V:
+        # Found in the object's own dictionary from here on.
+        found = one.__dict__[self._name] = self._make(one)
+        return found

@@ -1,6 +1,6 @@
 """An event type with all the settings that shape its slots, made ready for computing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -40,18 +40,22 @@ class HostPlan:
         self._away = away_time(own.away, self.zone) if own else []
         self._holidays = own.holidays if own else None
         self._memo = memo
-        self._serial = next(SERIALS)
+        self.serial = next(SERIALS)
 
     @property
     def always_there(self) -> bool:
         return not self._away and self._holidays is None
+
+    def remembered(self, key: Hashable, make: Callable[[], int]) -> int:
+        """A set of minutes that is kept for the next question; the key says all that it depends on."""
+        return self._memo.get(key, make)
 
     def taken(self, frame: Frame) -> int:
         """Rule 2: the minutes that away periods and public holidays take."""
         if self.always_there:
             return 0
         return self._memo.get(
-            (self._serial, 0, frame.base, frame.size),
+            (self.serial, 0, frame.base, frame.size),
             lambda: filled(frame, merged([*self._away, *self._free_days(frame)])),
         )
 
@@ -62,7 +66,7 @@ class HostPlan:
         if self.always_there and restriction is None:
             return self.timetable.fit(frame, minutes)
         return self._memo.get(
-            (self._serial, 1, frame.base, frame.size, minutes), lambda: self._fit(frame, minutes, restriction)
+            (self.serial, 1, frame.base, frame.size, minutes), lambda: self._fit(frame, minutes, restriction)
         )
 
     def _fit(self, frame: Frame, minutes: int, restriction: Timetable | None) -> int:

@@ -4,14 +4,16 @@ A `View` is one question: an event type, what is known of its hosts' time, a mom
 starts (see bits); each is computed when first asked for.
 """
 
+from collections.abc import Sequence
 from datetime import date, datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
 
 from kalends_availability.domain.bits import Frame, at_least, filled, merged, span
-from kalends_availability.domain.busy import NOTHING, PERIODS, Facts, Ids, Periods, periods_of, unfree
+from kalends_availability.domain.busy import NOTHING, PERIODS, Facts, Ids, Periods, Tally, periods_of, unfree
+from kalends_availability.domain.memo import once
 from kalends_availability.domain.plan import HostPlan, Plan
 from kalends_availability.domain.zones import DAY, Interval, Zone, day_of, minute_after, minute_of, weekday
 from kalends_shared.contracts.availability import Limit
@@ -55,19 +57,28 @@ class View:
         alone = ask.host_id is not None
         self.needed = 1 if alone else len(self.hosts) if self.together else plan.event_type.required_hosts
 
-    @cached_property
+    def clear_of(self, busy: Sequence[Interval]) -> int:
+        """The starts whose slot, with the event type's buffers, meets none of the intervals."""
+        return ~unfree(self.frame, busy, self.plan.before, self.tail) if busy else self.frame.every
+
+    @property
+    def reach(self) -> tuple[int, int, int, int]:
+        """What `clear_of` goes by beside the intervals."""
+        return self.frame.base, self.frame.size, self.plan.before, self.tail
+
+    @once
     def notice(self) -> int:
         """Rule 7: not before now and the minimum notice."""
         earliest = minute_after(self.ask.now) + self.plan.event_type.minimum_notice_minutes
         return span(self.frame, earliest, self.frame.end)
 
-    @cached_property
+    @once
     def window(self) -> int:
         """Rule 7: the dates that may be booked, in the event type's zone."""
         first, last = bookable_dates(self.plan, self.ask.now, series=self.ask.series)
         return _days(self.frame, self.plan.zone, first, last)
 
-    @cached_property
+    @once
     def grid(self) -> int:
         """Rules 3 and 9: any host's grid, or the first host's where all are needed."""
         if self.together:
@@ -77,12 +88,12 @@ class View:
             grid |= host.grid
         return grid
 
-    @cached_property
+    @once
     def near(self) -> tuple[Periods, Periods]:
         """The periods of rule 8 between which all that have dates in the frame lie; most of a year's days do not."""
         return periods_of(self.frame.base // DAY - 2), periods_of(self.frame.end // DAY + 2)
 
-    @cached_property
+    @once
     def rooms(self) -> int:
         """Rule 10: a free unit of every resource for all that the slot reserves."""
         allowed = self.frame.every
@@ -97,16 +108,16 @@ class View:
         free = 0
         for reservations in taken.values():
             busy = reservations.intervals(self.frame, self.now, self.ask.ignored)
-            free |= ~unfree(self.frame, busy, self.plan.before, self.tail)
+            free |= self.clear_of(busy)
         return free & self.frame.every
 
-    @cached_property
+    @once
     def offered(self) -> int:
         """The starts that every rule allows, 8b included."""
         starts = self.allowed
         return self.first_of_day(starts) if self.plan.event_type.only_first_slot_of_day else starts
 
-    @cached_property
+    @once
     def allowed(self) -> int:
         """The starts that every rule but 8b allows."""
         starts = self.frame.starts & self.notice & self.window
@@ -170,25 +181,25 @@ class HostView:
         self.view = view
         self.plan = plan
 
-    @cached_property
+    @once
     def hours(self) -> int:
         """Rule 1: the start lies in a working window."""
         return self.plan.timetable.hours(self.view.frame) if self.plan.timetable else 0
 
-    @cached_property
+    @once
     def there(self) -> int:
         """Rule 2: nothing of the slot is away time or a holiday."""
         frame, minutes = self.view.frame, self.view.ask.minutes
         taken = self.plan.taken(frame)
         return frame.every & ~_smeared(taken, minutes) if taken else frame.every
 
-    @cached_property
+    @once
     def unrestricted(self) -> int:
         """Rule 2: the whole slot lies inside the restriction's windows."""
         restriction = self.view.plan.restriction
         return restriction.fit(self.view.frame, self.view.ask.minutes) if restriction else self.view.frame.every
 
-    @cached_property
+    @once
     def grid(self) -> int:
         """Rule 3."""
         if self.plan.timetable is None:
@@ -198,29 +209,36 @@ class HostView:
             self.view.frame, kind.interval(self.view.ask.minutes), kind.event_type.slot_offset_minutes
         )
 
-    @cached_property
+    @once
     def fit(self) -> int:
         """Rule 4, and with it 1 and 2."""
         return self.plan.fit(self.view.frame, self.view.ask.minutes, self.view.plan.restriction)
 
-    @cached_property
+    @once
     def unfilled(self) -> int:
         """Rule 5, as to external busy time: never shared, and all time where a calendar is stale and counts as busy."""
         view = self.view
         external = view.facts.external(self.plan.id)
         if external.stale(view.wall) is not None and view.plan.event_type.on_stale_calendar == "closed":
             return 0
-        busy = external.intervals(view.frame)
-        return ~unfree(view.frame, busy, view.plan.before, view.tail) if busy else view.frame.every
+        if not external.entries:
+            return view.frame.every
+        key = (external.serial, *view.reach)
+        return self.plan.remembered(key, lambda: view.clear_of(external.intervals(view.frame)))
 
-    @cached_property
+    @once
     def unreserved(self) -> int:
         """Rule 5, as to bookings and holds."""
         view = self.view
-        busy = view.facts.reserved(self.plan.id).intervals(view.frame, view.now, view.ask.ignored)
-        return ~unfree(view.frame, busy, view.plan.before, view.tail) if busy else view.frame.every
+        reserved = view.facts.reserved(self.plan.id)
+        if view.ask.ignored or reserved.lapses_after(view.now) is not None:
+            return view.clear_of(reserved.intervals(view.frame, view.now, view.ask.ignored))
+        if reserved.empty:
+            return view.frame.every
+        key = (reserved.serial, *view.reach)
+        return self.plan.remembered(key, lambda: view.clear_of(reserved.intervals(view.frame, view.now)))
 
-    @cached_property
+    @once
     def begun(self) -> dict[int, int]:
         """Rule 6: seats taken of the begun slots of this event type and length, by start."""
         view = self.view
@@ -230,7 +248,7 @@ class HostView:
         buffers = view.plan.before, view.plan.after
         return groups.groups(view.plan.event_type.id, view.ask.minutes, buffers, view.now, view.ask.ignored)
 
-    @cached_property
+    @once
     def joins(self) -> int:
         """Rule 6: the starts of begun slots with room for the seats asked for."""
         frame, room = self.view.frame, self.view.plan.event_type.capacity - self.view.ask.seats
@@ -240,12 +258,20 @@ class HostView:
                 starts |= 1 << (start - frame.base)
         return starts
 
-    @cached_property
+    @once
     def limits(self) -> int:
         """Rule 8: the starts in no full period."""
+        view = self.view
+        tally = view.facts.tally(self.plan.id)
+        if view.ask.ignored or tally.lapses_after(view.now) is not None:
+            return self._unlimited(tally)
+        key = (self.plan.serial, 2, tally.serial, view.frame.base, view.frame.size, view.ask.minutes)
+        return self.plan.remembered(key, lambda: self._unlimited(tally))
+
+    def _unlimited(self, tally: Tally) -> int:
         view, zone = self.view, self.plan.zone
         minutes = view.ask.minutes
-        sums = view.facts.tally(self.plan.id).sums(zone, view.now, view.ask.ignored)
+        sums = tally.sums(zone, view.now, view.ask.ignored)
         full: list[Interval] = []
         for limit in view.plan.event_type.limits:
             kind = PERIODS.index(limit.per)
@@ -258,7 +284,7 @@ class HostView:
                     full += zone.spans(*_dates(kind, period))
         return view.frame.every & ~filled(view.frame, merged(full)) if full else view.frame.every
 
-    @cached_property
+    @once
     def fresh(self) -> int:
         """The starts at which the host can begin a reservation of its own, as far as rules 5, 6 and 8 go."""
         view = self.view
@@ -267,7 +293,7 @@ class HostView:
         free = self.unreserved
         return free & self.limits if view.plan.event_type.limits else free
 
-    @cached_property
+    @once
     def serves(self) -> int:
         """The starts that this host can serve by itself: rules 4, 5, 6, 8 and 10."""
         fresh = self.fresh & self.view.rooms if self.view.plan.resources else self.fresh

@@ -101,12 +101,16 @@ class Zone:
 
     def local_day(self, at: int) -> int:
         """The local date of an instant."""
+        return self.day_at(at)[0]
+
+    def day_at(self, at: int) -> tuple[int, int, int]:
+        """The local date of an instant, and the instants `[start, end)` around it that are of it too."""
         guess = at // DAY
         for day in (guess, guess - 1, guess + 1):
             for piece in self.pieces(day):
                 if piece.start <= at < piece.end:
-                    return day
-        return (at + self.offset(at)) // DAY
+                    return day, piece.start, piece.end
+        return (at + self.offset(at)) // DAY, at, at + 1
 
     def pieces(self, day: int) -> tuple[Piece, ...]:
         """The instants of a local date, ascending: one piece on a plain day, none of a date that is skipped."""
