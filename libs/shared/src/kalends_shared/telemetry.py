@@ -30,7 +30,10 @@ from kalends_shared.settings import Settings
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_DETAIL: Final = re.compile(r"^DETAIL:.*\n?", re.MULTILINE)
+# Where Postgres and its driver quote what they were given.
+_QUOTED: Final = re.compile(
+    r"^DETAIL:.*\n?|(?<=invalid input for query argument )\$\d+: .*|(?<=invalid input syntax for type ).*", re.MULTILINE
+)
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 
 UNITS: Final = Histogram(
@@ -218,8 +221,8 @@ def failed(event: str, error: BaseException, **fields: Any) -> None:
 
 
 def told(error: BaseException, length: int = 4000) -> str:
-    """An error's traceback, without the detail that Postgres adds: it quotes the row, and so a person's data."""
-    return _DETAIL.sub("", "".join(traceback.format_exception(error)))[-length:]
+    """An error's traceback, without what Postgres and its driver quote of rows and values: it may be a person's data."""
+    return _QUOTED.sub("", "".join(traceback.format_exception(error)))[-length:]
 
 
 def _judge(error: BaseException) -> tuple[str, str]:
