@@ -21,7 +21,7 @@ from kalends_shared.testkit.waiting import eventually, eventually_async
 
 
 async def told(server: OpsServer, path: str) -> httpx.Response:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         return await client.get(f"http://{server.address}{path}")
 
 

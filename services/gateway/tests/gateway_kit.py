@@ -29,14 +29,14 @@ class Running:
         return [msgspec.json.decode(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
 
     async def metric(self, name: str) -> float:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             text = (await http.get(self.ops + "/metrics")).text
         return sum(
             float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith((name + " ", name + "{"))
         )
 
     async def ready(self) -> bool:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             return (await http.get(self.ops + "/health/ready")).status_code == 200
 
     async def end(self) -> int:

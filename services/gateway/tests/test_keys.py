@@ -4,10 +4,15 @@ import asyncio
 import re
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from gateway_kit import Api, Keyed, Running, Start, Under, bootstrap, problem
 
+from kalends_gateway.identity import Identities
+from kalends_gateway.store import keys
+from kalends_gateway.usage import Usage
+from kalends_shared.db import Database
 from kalends_shared.testkit.waiting import eventually_async
 
 
@@ -62,6 +67,29 @@ async def test_a_key_is_made_with_defaults_read_and_listed_without_its_secret(
         return (await admin("GET", f"/api-keys/{made['id']}")).json()["last_used_at"] is not None
 
     await eventually_async(used)
+
+
+async def test_uses_that_could_not_be_written_are_written_later(
+    own_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = (await bootstrap(own_environment))["api_key"]
+    db = await Database.connect(own_environment["KALENDS_DATABASE_URL"], "gateway")
+    identity = await Identities(db.pool, lease=20).find(secret)
+    assert identity is not None
+    usage, stop = Usage(db.pool), asyncio.Event()
+    stop.set()
+
+    async def away(*_: Any) -> None:
+        raise OSError
+
+    usage.note(identity)
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "used", away)
+        with pytest.raises(OSError):
+            await usage.run(stop)
+    await usage.run(stop)
+    assert await db.pool.fetchval("SELECT last_used_at FROM api_keys WHERE id = $1", identity.key_id) is not None
+    await db.close()
 
 
 async def test_only_the_hash_of_a_secret_is_stored(shared_environment: dict[str, str], admin: Api) -> None:

@@ -14,7 +14,7 @@ from kalends_shared.contracts.errors import STATUS
 
 
 async def test_it_is_served_without_a_key(gateway: Running) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as http:
         served = await http.get("/openapi.json")
         assert served.json() == msgspec.json.decode(msgspec.json.encode(document()))
         assert served.headers["content-type"] == "application/json"

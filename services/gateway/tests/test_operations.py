@@ -47,7 +47,7 @@ async def test_a_draining_gateway_is_not_ready_but_serves(
     secret = (await bootstrap(own_environment))["api_key"]
     gateway = await start(more={"KALENDS_DRAIN_SECONDS": "60"})
     api = under(gateway, secret)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         assert (await http.get(gateway.ops + "/health/live")).status_code == 200
         assert (await http.get(gateway.ops + "/health/ready")).json() == {"ok": True, "problems": {}}
         gateway.process.terminate()

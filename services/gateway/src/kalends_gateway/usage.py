@@ -33,4 +33,8 @@ class Usage:
         if self._uses:
             uses, self._uses = self._uses, {}
             now = datetime.now(UTC)
-            await keys.used(self._pool, [(tenant, key_id, now) for tenant, key_id in uses])
+            try:
+                await keys.used(self._pool, [(tenant, key_id, now) for tenant, key_id in uses])
+            except BaseException:
+                self._uses = uses | self._uses  # the next batch has them too
+                raise
