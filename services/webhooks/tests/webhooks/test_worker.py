@@ -145,22 +145,25 @@ async def test_a_body_without_end_costs_no_more_than_its_head(rig: Rig, receiver
     assert attempt["duration_ms"] < NOT_ASKED_MS
 
 
-async def test_hanging_endpoints_do_not_hold_up_the_others(rig: Rig, receiver: Receiver):
+async def test_hanging_endpoints_do_not_hold_up_the_others(still: Rig, receiver: Receiver):
     given_up = asyncio.Event()
 
     async def hangs(_: Writer) -> None:
         await given_up.wait()
 
     receiver.script["/hangs"] = hangs
-    hanging = [await rig.subscribe(receiver.url("/hangs"), ["booking.confirmed"], timeout_seconds=30) for _ in range(5)]
-    healthy = await rig.subscribe(receiver.url("/healthy"), ["booking.confirmed"])
-    bookings = [await rig.book() for _ in range(60)]
-    await receiver.wait(len(bookings), "/healthy")
-    assert 5 <= len(receiver.at("/hangs")) <= 5 * 16, "an endpoint holds no more than its share"
-    tried = [one["attempts"] for webhook in hanging for one in await rig.deliveries(webhook)]
-    assert tried == [[]] * 300, "none of them has been given up yet"
-    assert len(await rig.ended(healthy, 60)) == 60
-    given_up.set()
+    hanging = [
+        await still.subscribe(receiver.url("/hangs"), ["booking.confirmed"], timeout_seconds=30) for _ in range(5)
+    ]
+    healthy = await still.subscribe(receiver.url("/healthy"), ["booking.confirmed"])
+    bookings = [await still.book() for _ in range(60)]
+    async with still.running():
+        await receiver.wait(len(bookings), "/healthy")
+        assert 5 <= len(receiver.at("/hangs")) <= 5 * 16, "an endpoint holds no more than its share"
+        tried = [one["attempts"] for webhook in hanging for one in await still.deliveries(webhook)]
+        assert tried == [[]] * 300, "none of them has been given up yet"
+        assert len(await still.ended(healthy, 60)) == 60
+        given_up.set()
 
 
 async def test_an_address_that_may_not_be_called_is_not(still: Rig, receiver: Receiver):

@@ -65,9 +65,10 @@ async def watched(db: Database, bus: Bus) -> tuple[Client, Explained]:
 
 
 async def analyze(db: Database) -> None:
-    """Makes statistics, as the owner of the table and autovacuum do."""
+    """Makes statistics of all tables, as their owner and autovacuum do: so that what autovacuum adds is no news."""
     owner = await asyncpg.connect(db.url)
-    await owner.execute(f"ANALYZE {db.schema}.busy")
+    for row in await owner.fetch("SELECT tablename FROM pg_tables WHERE schemaname = $1", db.schema):
+        await owner.execute(f"ANALYZE {db.schema}.{row['tablename']}")
     await owner.close()
 
 
