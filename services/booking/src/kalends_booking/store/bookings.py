@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 from msgspec import Struct
 
+from kalends_booking.domain.booking import OPEN
 from kalends_booking.store import codec, people
-from kalends_shared.contracts.booking import Booking, BookingsQuery, BookingState, PersonData, public_booking
+from kalends_shared.contracts.booking import Booking, BookingsQuery, BookingState, PersonData, Status, public_booking
 from kalends_shared.contracts.call import Call
 from kalends_shared.db import Connection
 from kalends_shared.lists import Window
@@ -124,31 +125,46 @@ async def begin(conn: "Connection | Any", call: Call, email: str) -> Any:
 
 async def page(conn: "Connection | Any", call: Call, query: BookingsQuery, window: Window[Key]) -> list[Loaded]:
     """The rows of a page and one more, by (start_at, id)."""
+    if not _statuses(query):
+        return []
     sql, args = _select(call, query, window)
     return [_loaded(row) for row in await conn.fetch(sql, *args)]
 
 
 async def count(conn: "Connection | Any", call: Call, query: BookingsQuery) -> int:
     where = _Where(call, query)
-    if query.status:
-        where.add("b.status = ANY ({})", sorted(set(query.status)))
+    where.add_states(query)
     return int(await conn.fetchval(_COUNT.format(tables=where.tables, where=where.text), *where.args))
 
 
+def _statuses(query: BookingsQuery) -> Sequence[Status | None]:
+    """Each status that has a walk of its own; None: one walk over all, where the index does not know the status."""
+    if query.as_of is not None or query.host_id is not None:
+        return [None]
+    asked = sorted(set(query.status)) if query.status else None
+    if query.upcoming is None:
+        return asked or [None]
+    return [status for status in asked or get_args(Status) if status in OPEN or not query.upcoming]
+
+
 def _select(call: Call, query: BookingsQuery, window: Window[Key]) -> tuple[str, list[Any]]:
-    """One indexed walk for each status asked for, merged in order: a list never sorts more than its pages."""
+    """One indexed walk for each status, merged in order: a list never sorts more than its pages.
+
+    What is over has another status within moments, so that what is upcoming, or is not, is found without walking past
+    the other.
+    """
     direction, beyond = ("DESC", "<") if query.order == "desc" else ("ASC", ">")
-    statuses: Sequence[str | None] = sorted(set(query.status)) if query.status else [None]
     where = _Where(call, query)
+    if _statuses(query) == [None]:
+        where.add_states(query)
     if window.after is not None:
         where.add(f"({where.sorted_by}) {beyond} ({{}}, {{}})", window.after.start_at, window.after.id)
     take = where.bind(window.take + window.offset)
     walks = []
-    for status in statuses:
-        narrowed = "" if status is None else f" AND b.status = {where.bind(status)}"
-        walks.append(
-            _WALK.format(where=where.text + narrowed, tables=where.tables, order=where.ordered(direction), take=take)
-        )
+    for status in _statuses(query):
+        narrowed = [] if status is None else [f"b.status = {where.bind(status)}", *where.of_time(query, status)]
+        text = " AND ".join([where.text, *narrowed])
+        walks.append(_WALK.format(where=text, tables=where.tables, order=where.ordered(direction), take=take))
     order = f"b.start_at {direction}, b.id {direction}"
     found = f"({' UNION ALL '.join(walks)})"
     return _PAGE.format(
@@ -165,7 +181,7 @@ class _Where:
         self.tables = "bookings b"
         self.sorted_by = "b.start_at, b.id"
         self.add("b.tenant_id = {}", call.tenant)
-        now = query.as_of or call.now
+        self.now = query.as_of or call.now
         if query.as_of is not None:
             self.tables = _AS_OF.format(as_of=self.bind(query.as_of))
             if query.host_id is not None:
@@ -189,11 +205,26 @@ class _Where:
             self.add(f"{self._start} >= {{}}", query.start_after)
         if query.start_before is not None:
             self.add(f"{self._start} < {{}}", query.start_before)
+
+    def add_states(self, query: BookingsQuery) -> None:
+        """What is asked of status and time, for all statuses at once."""
+        if query.status:
+            self.add("b.status = ANY ({})", sorted(set(query.status)))
         if query.upcoming is True:
-            self.add(f"{self._start} > {{}}", now - _LONGEST)
-            self.add("b.end_at > {} AND b.status IN ('pending', 'confirmed')", now)
+            self.add(f"{self._start} > {{}}", self.now - _LONGEST)
+            self.add("b.end_at > {} AND b.status IN ('pending', 'confirmed')", self.now)
         elif query.upcoming is False:
-            self.add("(b.end_at <= {} OR b.status NOT IN ('pending', 'confirmed'))", now)
+            self.add("(b.end_at <= {} OR b.status NOT IN ('pending', 'confirmed'))", self.now)
+
+    def of_time(self, query: BookingsQuery, status: Status) -> list[str]:
+        """What `upcoming` asks of bookings that have this status."""
+        if query.upcoming is True:
+            since, now = self.bind(self.now - _LONGEST), self.bind(self.now)
+            return [f"{self._start} > {since}", f"b.end_at > {now}"]
+        if query.upcoming is False and status in OPEN:
+            now = self.bind(self.now)
+            return [f"{self._start} < {now}", f"b.end_at <= {now}"]
+        return []
 
     @property
     def _start(self) -> str:
