@@ -1,5 +1,6 @@
 """A long queue of one account is not in the way of another's, nor one endpoint's in that of the next."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from kalends_shared.testkit import scale
 from kalends_shared.testkit.waiting import eventually_async
 from kalends_webhooks.delivery import metrics
+from kalends_webhooks.delivery.job import Lane
 
 from .making import TENANT
 from .receiver import Receiver, Writer
@@ -19,6 +21,11 @@ SELECT p.tenant_id, 'dlv_' || substr(md5($1 || n), 1, 26), $1, p.seq, p.id, p.ty
 FROM public_events p, generate_series(1, $2::integer) AS n
 WHERE p.tenant_id = $3 AND p.type = 'booking.confirmed'
 """
+
+
+ONE = BACKLOG.replace("n::text", "'one-' || n").replace(
+    "generate_series(1, $2::integer) AS n", "(VALUES ($2::integer)) AS one (n)"
+)
 
 
 async def pile(rig: Rig, url: str, count: int) -> str:
@@ -136,3 +143,66 @@ async def test_a_receiver_that_says_it_is_too_much_is_given_less(still: Rig, rec
             receiver.answer = lambda _: (200, {}, b"")
             await receiver.wait(600, "/full", seconds=60)
             await still.db.pool.execute("DELETE FROM queue WHERE webhook_id = $1", webhook)
+
+
+async def test_a_new_delivery_is_overtaken_by_no_more_than_what_is_under_way(still: Rig, receiver: Receiver):
+    """Out of the queue, where whose turn it is decides; the way above may spare it."""
+    places = 64
+    receiver.delay = 0.005
+    worker = still.make_worker(places)
+    async with still.running(still.relay, still.make_consumer(None)):
+        await still.book()
+        await still.book(tenant=OTHER)
+        await still.caught_up()
+        piled = await pile(still, receiver.url("/piled"), scale.count(reduced=20_000, full=100_000))
+        await pile(still, receiver.url("/piled-2"), 5_000)
+        ours = await still.subscribe(receiver.url("/ours"), ["booking.cancelled"])
+        others = await still.subscribe(receiver.url("/others"), ["booking.cancelled"], tenant=OTHER)
+        async with still.running(worker):
+            await receiver.wait(500, "/piled")
+            for n in range(1, 6):
+                for webhook, path, tenant in ((others, "/others", OTHER), (ours, "/ours", TENANT)):
+                    async with still.owner() as conn:
+                        await conn.execute(ONE, webhook["id"], n, tenant)
+                    before = len(receiver.got)
+                    worker.wake([Lane(tenant, webhook["id"])])
+                    await receiver.wait(n, path)
+                    between = len(receiver.got) - before
+                    assert between <= 4 * places, "what was under way, what was being claimed, and a turn of the others"
+            assert await waiting(still, piled) > 10_000
+            async with still.owner() as conn:
+                await conn.execute("DELETE FROM queue")
+
+            async def quiet() -> bool:
+                return worker._lanes.held == 0
+
+            await eventually_async(quiet)
+
+
+async def test_an_endpoint_that_hangs_is_tried_one_at_a_time_until_it_answers(rig: Rig, receiver: Receiver):
+    held: list[int] = []  # places, as each of its attempts comes while it rests
+    well = asyncio.Event()
+
+    async def hang(writer: Writer) -> None:
+        if rig.worker._lanes.resting():
+            held.append(rig.worker._lanes.held)
+        if well.is_set():
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+        else:
+            await writer.wait_closed()
+
+    receiver.script["/hangs"] = hang
+    webhook = await rig.subscribe(
+        receiver.url("/hangs"), ["booking.confirmed"], timeout_seconds=1, retry_schedule=[1] * 10
+    )
+    bookings = [await rig.book() for _ in range(40)]
+
+    async def tried_at_rest() -> bool:
+        return len(held) >= 2
+
+    await eventually_async(tried_at_rest)
+    well.set()
+    assert len(await rig.ended(webhook, 40, seconds=60)) == len(bookings)
+    assert rig.worker._lanes.resting() == 0
+    assert set(held) == {1}
