@@ -2,18 +2,45 @@
 
 The first line it prints is its port. It keeps when each booking's body came (the machine's monotonic clock), and says it
 by `GET /`: one line a receipt, `<booking id> <webhook id> <seconds>`; `GET /count` how many there are, `GET /reset`
-forgets them. What is posted to /hang is never answered, what is posted to /flood by a body of a gigabyte, what is posted
-to /drip by one that comes a byte at a time.
+forgets them and lets go of what hangs. What is posted to /hang is never answered; others are answered without end:
+/flood by a body of a gigabyte, /chunked by one of chunks, /bomb by a small one that unpacks to a gigabyte, /drip by one
+that comes a byte at a time, /drip-head by headers that do.
 """
 
 import asyncio
+import functools
+import gzip
 import sys
 import time
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SIZE = 1 << 30
 MARK = b'"booking":{"id":"'
+CHUNK = b"x" * 262_144
 got: list[tuple[bytes, bytes, float]] = []
+hung: list[asyncio.Transport] = []
+
+
+@functools.cache
+def bomb() -> bytes:
+    """A gigabyte of zeros, packed."""
+    packed = gzip.compress(bytes(1 << 26), 1)  # members one after the other are one file
+    return packed * (SIZE >> 26)
+
+
+@functools.cache
+def endless() -> dict[bytes, tuple[bytes, bytes, float, int]]:
+    """How a kind answers: its head, what is repeated after it, how many seconds apart, how often."""
+    head = b"HTTP/1.1 200 OK\r\n"
+    told = head + b"Content-Length: %d\r\n\r\n" % SIZE
+    packed = head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb())
+    return {
+        b"flood": (told, CHUNK, 0.001, SIZE // len(CHUNK)),
+        b"chunked": (head + b"Transfer-Encoding: chunked\r\n\r\n", b"40000\r\n" + CHUNK + b"\r\n", 0.001, 1 << 30),
+        b"bomb": (packed, bomb(), 0.0, 1),
+        b"drip": (told, b".", 0.05, SIZE),
+        b"drip-head": (head, b"X: y\r\n", 0.05, SIZE),
+    }
 
 
 class Sink(asyncio.Protocol):
@@ -46,6 +73,8 @@ class Sink(asyncio.Protocol):
             out = b""
             if path == b"/reset":
                 got.clear()
+                while hung:
+                    hung.pop().abort()
             elif path == b"/count":
                 out = b"%d" % len(got)
             else:
@@ -53,11 +82,12 @@ class Sink(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(out) + out)
             return
         if path.startswith(b"/hang"):
+            hung.append(self.transport)
             return
-        if path.startswith((b"/flood", b"/drip")):
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
-            chunk, pause = (b"x" * 262_144, 0.0) if path.startswith(b"/flood") else (b".", 0.05)
-            self._stream(chunk, pause, SIZE)
+        if (kind := path.split(b"/")[1]) in endless():
+            start, again, pause, times = endless()[kind]
+            self.transport.write(start)
+            self._repeat(again, pause, times)
             return
         at, name = body.find(MARK), lower.find(b"webhook-id: ")
         got.append((body[at + 17 : at + 47], head[name + 12 :].split(b"\r\n", 1)[0], time.monotonic()))
@@ -69,14 +99,14 @@ class Sink(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.paused = False
 
-    def _stream(self, chunk: bytes, pause: float, left: int) -> None:
+    def _repeat(self, again: bytes, pause: float, times: int) -> None:
         assert self.transport is not None
-        if self.transport.is_closing() or left <= 0:
+        if self.transport.is_closing() or times <= 0:
             return
         if not self.paused:
-            self.transport.write(chunk)
-            left -= len(chunk)
-        asyncio.get_running_loop().call_later(pause or 0.001, self._stream, chunk, pause, left)
+            self.transport.write(again)
+            times -= 1
+        asyncio.get_running_loop().call_later(pause, self._repeat, again, pause, times)
 
 
 async def main() -> None:
