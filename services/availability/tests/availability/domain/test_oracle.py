@@ -1,9 +1,11 @@
 """The engine and the oracle answer alike."""
 
+import ast
 import os
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from kalends_availability.domain.rules import Ask
 from kalends_shared.testkit import scale
 
+from . import oracle
 from .facts import answer, facts_of, plan_of
 from .oracle import Oracle, Question, World
 from .worlds import questions
@@ -30,6 +33,15 @@ def process_zone(request: pytest.FixtureRequest) -> Iterator[str]:
     else:
         os.environ["TZ"] = before
     time.tzset()
+
+
+def test_the_oracle_shares_no_code_with_the_engine() -> None:
+    tree = ast.parse(Path(oracle.__file__).read_text())
+    froms = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    ours = {name for name in (*froms, *names) if name and name.startswith("kalends")}
+    assert ours == {"kalends_shared.contracts.availability"}
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
 
 
 def engine(world: World, ask: Question) -> list[tuple[datetime, int]]:

@@ -149,6 +149,54 @@ async def test_what_has_upcoming_bookings_cannot_be_deleted(api: Client) -> None
     await api.delete("event_type", kind["id"])
 
 
+async def test_the_life_of_a_booking_page(api: Client) -> None:
+    one, two = await api.event_type(), await api.event_type()
+    body = {"slug": "book-us", "title": " Book us ", "event_type_ids": [two["id"], one["id"]], "description": "Hello"}
+    page = await api.made("booking_page", body)
+    assert (page["title"], page["event_type_ids"], page["theme"], page["active"]) == (
+        "Book us",
+        [two["id"], one["id"]],
+        {},
+        True,
+    )
+    assert (await refusal(api.made("booking_page", body))).code == "slug_in_use"
+    # What is absent stays, and null is as if it had never been said.
+    changed = (await api.patch("booking_page", page["id"], {"theme": {"color": "#123456"}})).body
+    assert (changed["description"], changed["theme"]) == ("Hello", {"color": "#123456"})
+    changed = (await api.patch("booking_page", page["id"], {"description": None, "theme": None, "active": None})).body
+    assert (changed["description"], changed["theme"], changed["active"]) == (None, {}, True)
+    for field in ("slug", "title", "event_type_ids"):
+        refused = await refusal(api.patch("booking_page", page["id"], {field: None}))
+        assert pointers(refused)[0][0] == f"#/{field}"
+    # An event type is in use by the page that names it.
+    assert (await refusal(api.delete("event_type", one["id"]))).extra == {"by": page["id"]}
+    await api.patch("booking_page", page["id"], {"event_type_ids": [two["id"]]})
+    await api.delete("event_type", one["id"])
+    assert [row["id"] for row in (await api.ask("list_booking_pages")).body["data"]] == [page["id"]]
+    await api.delete("booking_page", page["id"])
+    assert (await refusal(api.get("booking_page", page["id"]))).code == "not_found"
+    await api.delete("event_type", two["id"])
+
+
+async def test_null_in_a_patch_of_an_event_type_is_its_default(api: Client) -> None:
+    said = {"minimum_notice_minutes": 60, "capacity": 3, "limits": [{"count": 1, "per": "day"}], "description": "x"}
+    kind = await api.event_type(**said, booking_window={"rolling_days": 5})
+    same = (await api.patch("event_type", kind["id"], {"title": "Other"})).body
+    assert {name: same[name] for name in said} == said
+    changed = (await api.patch("event_type", kind["id"], dict.fromkeys(said))).body
+    assert [changed[name] for name in said] == [0, 1, [], None]
+    # Of the booking window null is a value of its own: 730 days.
+    assert (await api.patch("event_type", kind["id"], {"booking_window": None})).body["booking_window"] is None
+    # Objects are merged, so another form of window must take the old one away.
+    dates = {"start_date": "2026-05-01", "end_date": "2026-05-31"}
+    await api.patch("event_type", kind["id"], {"booking_window": {"rolling_days": 9}})
+    assert pointers(await refusal(api.patch("event_type", kind["id"], {"booking_window": dates}))) == [
+        ("#/booking_window", "invalid")
+    ]
+    merged = {**dates, "rolling_days": None}
+    assert (await api.patch("event_type", kind["id"], {"booking_window": merged})).body["booking_window"] == dates
+
+
 async def test_slugs(api: Client) -> None:
     one = await api.event_type(title="Café au lait!", slug=None)
     assert one["slug"] == "caf-au-lait"
