@@ -46,6 +46,8 @@ def request(method: str, url: str, key: str, body: bytes = b"", headers: dict[st
 async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     head = await reader.readuntil(b"\r\n\r\n")
     status = int(head[9:12])
+    if status in {204, 304}:
+        return status, b""
     lower = head.lower()
     at = lower.find(b"content-length:")
     if at >= 0:

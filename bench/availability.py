@@ -2,8 +2,8 @@
 
 make up && .venv/bin/python bench/availability.py
 
-Three times: one question over and over, which measures the way there and back with an answer that is kept; questions each
-asked once, over many hosts, weeks and zones; and those while bookings of the same hosts come in, each of which takes away
+Four times: one question over and over, which measures the way there and back with an answer that is kept; the same by one who
+has the answer; questions each asked once, over many hosts, weeks and zones; and those while bookings of the same hosts come in, each of which takes away
 what is remembered of its host.
 """
 
@@ -51,6 +51,11 @@ def made(api: Api, first: date, bookings: int) -> str:
 def asking(api: Api, kind: str, first: date, zone: str) -> bytes:
     path = f"{api.url}/api/v1/event-types/{kind}/availability?start={first}&end={first + timedelta(days=6)}"
     return request("GET", f"{path}&timezone={zone}", api.key)
+
+
+def asked_by(raw: bytes) -> str:
+    """The path of a request."""
+    return raw.split(b" ", 2)[1].decode()
 
 
 def booked(api: Api, kinds: list[str], first: date) -> Iterator[bytes]:
@@ -110,6 +115,9 @@ def main() -> None:
     warm = repeat(same, 500)
     asyncio.run(closed_loop(api.urls, args.clients, lambda: next(warm, None)))
     measured("one question", repeat(same, args.requests))
+    etag = api.http.get(asked_by(same)).headers["etag"]
+    held = request("GET", f"{api.url}{asked_by(same)}", api.key, headers={"If-None-Match": etag})
+    measured("one question, 304", repeat(held, args.requests))
     half = min(args.requests, len(different) // 2)
     measured("different questions", iter(different[:half]))
     placed = booked(api, kinds, first)

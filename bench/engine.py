@@ -103,12 +103,12 @@ def main() -> None:
         times = 6 if hosts > 50 else 20
         # A plan and busy time that nobody has asked about: those of a process that has just begun.
         fresh = [plan_of(hosts, **settings) for _ in range(times)]  # type: ignore[arg-type]
-        first = least(lambda one: View(one, facts, ask, frame).offered, fresh)
+        first = least(lambda one: ones(View(one, facts, ask, frame).offered), fresh)
         anew = [facts_of(hosts, busy, days) for _ in range(times)]
         for one in anew:
             count(one, hosts)
-        changed = least(lambda one: View(plan, one, ask, frame).offered, anew)
-        again = best(lambda: View(plan, facts, ask, frame).offered)
+        changed = least(lambda one: ones(View(plan, one, ask, frame).offered), anew)
+        again = best(lambda: ones(View(plan, facts, ask, frame).offered))
         text = best(
             lambda: offer.body(View(plan, facts, ask, frame), "evt_1", MADRID, FIRST, FIRST + days - 1, None, None)
         )

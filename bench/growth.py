@@ -50,7 +50,7 @@ def cost(hosts: int, busy: int, days: int, assignment: str = "collective", *, li
     plan = plan_of(hosts, assignment, LIMITS if limits else None)
     frame = offer.frame_of(plan, ASK, MADRID, FIRST, FIRST + days - 1)
     assert frame is not None
-    anew = [facts_of(hosts, busy, days) for _ in range(5 if hosts > 50 or busy > 500 else 25)]
+    anew = [facts_of(hosts, busy, days) for _ in range(3 if hosts > 50 or busy > 500 else 25)]
     for facts in anew if limits else ():
         count(facts, hosts)
     return least(lambda facts: ones(View(plan, facts, ASK, frame).offered), anew)

@@ -67,7 +67,7 @@ class Reserved:
     @property
     def weight(self) -> int:
         """Bytes of memory, roughly."""
-        return 600 + 8 * len(self._lows) + 250 * len(self._holds)
+        return 600 + 8 * len(self._lows) + 180 * len(self._holds)
 
     @property
     def empty(self) -> bool:
@@ -110,7 +110,7 @@ class Reservations(Reserved):
 
     @property
     def weight(self) -> int:
-        return super().weight + 900 * len(self._entries)
+        return super().weight + 650 * len(self._entries)
 
     def intervals(self, frame: Frame, now: float, ignored: Ids = NOTHING) -> Sequence[Interval]:
         """Reserved time near the frame, without what is ignored."""
@@ -220,7 +220,7 @@ class Tally:
     @property
     def weight(self) -> int:
         """Bytes of memory, roughly."""
-        return 800 + 600 * len(self.entries)
+        return 800 + 320 * len(self.entries)
 
     def lapses_after(self, now: float) -> float | None:
         return min((lapses for lapses in self._holds if now < lapses), default=None)
@@ -259,7 +259,7 @@ class ExternalBusy:
     @property
     def weight(self) -> int:
         """Bytes of memory, roughly."""
-        return 600 + 400 * len(self.entries)
+        return 600 + 300 * len(self.entries)
 
     def stale(self, wall: float) -> float | None:
         """Since when it is stale by the wall clock: the last attempt failed, or the last success is over 15 minutes old."""
