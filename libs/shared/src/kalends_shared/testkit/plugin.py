@@ -65,6 +65,18 @@ def figure(record_property: Callable[[str, object], None]) -> Callable[[str], No
     return tell
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _patient_with_postgres() -> Iterator[None]:
+    """Where a machine has much to do, a connection may take longer than a service would wait for it."""
+    from kalends_shared import db, migrations
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db, "CONNECT_TIMEOUT", 30.0)
+        patch.setattr(migrations, "CONNECT_TIMEOUT", 30.0)
+        patch.setattr(db, "COMMAND_TIMEOUT", 30.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def test_infra(worker_id: str) -> Iterator[infra.Infra]:
     """The shared servers of this worker. A fixture below is what a test wants."""
