@@ -57,17 +57,30 @@ async def read(conn: Connection) -> Read:
     return Read(*await conn.fetchrow(READ))
 
 
-async def read_by_a_round(conn: Connection) -> tuple[Read, Read]:
+async def read_by_a_round(conn: Connection, *, lanes: int = LANES, taken: int = TAKEN) -> tuple[Read, Read]:
     """What claiming a batch reads, and what finishing it does; a session's plans are made at its first calls and kept."""
     async with conn.transaction():
         start = await read(conn)
-        wanted = [Wanted(TENANT, f"whk_{n}", CLAIMED, 50) for n in range(LANES)]
+        wanted = [Wanted(TENANT, f"whk_{n}", CLAIMED, 50) for n in range(lanes)]
         claimed = await queue.claim(conn, wanted, "test.1")
-        assert len(claimed) == TAKEN
+        assert len(claimed) == taken
         between = await read(conn)
         ended = [Ended(TENANT, row["id"], "test.1", "succeeded", None, b"[]") for row in claimed]
         assert len(await queue.finish(conn, ended, datetime.now(UTC))) == len(ended)
         return between.since(start), (await read(conn)).since(between)
+
+
+async def test_a_round_reads_what_it_takes_though_the_queue_was_empty_when_it_was_planned(still: Rig):
+    async with still.db.pool.acquire() as conn:
+        await conn.execute(EVENTS, TENANT, 1, 1)
+        for n in range(10):
+            await conn.execute(QUEUE, TENANT, "whk_0", n, n, 1)
+            await read_by_a_round(conn, lanes=1, taken=1)
+        async with still.owner() as owner:
+            await owner.execute(QUEUE, TENANT, "whk_0", 101, 20_000, 1)
+        by_claim, by_finish = await read_by_a_round(conn, lanes=1, taken=CLAIMED)
+    assert by_claim.queue == 2 * CLAIMED
+    assert by_finish.queue == CLAIMED
 
 
 @pytest.mark.parametrize("analyzed", [False, True], ids=["statistics of empty tables", "statistics as they are"])
