@@ -97,7 +97,8 @@ class Processes:
 
     async def end(self) -> None:
         for _, process in self.running:
-            process.kill()
+            if process.returncode is None:  # else it has ended by itself, which is for the log to tell
+                process.kill()
             await process.wait()
 
 
