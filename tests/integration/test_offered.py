@@ -223,7 +223,7 @@ async def made(api: Client, body: dict[str, Any]) -> dict[str, str]:
         ("busy", blocked, {}, 20, "calendar_event"),
         ("capacity", full, {}, 20, "booking"),
         ("resource", without_a_room, {}, 20, "booking"),
-        ("limit", limited, {}, 20, None),
+        ("limit", limited, {}, 20, "booking"),
     ],
 )
 async def test_each_rule_refuses_by_its_name(
