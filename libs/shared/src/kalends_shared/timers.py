@@ -135,9 +135,11 @@ async def fire_due(db: Database, tenant: str, until: datetime, fire: Fire) -> in
             return count
         try:
             fired = await _in_order(db, due, until if len(due) < limit else due[-1].due_at, fire)
-        except Exception:
+        except Exception as error:
             if len(due) == 1:
                 raise
+            # One by one, those before the one at fault fire, and that one raises.
+            telemetry.log("timers.batch_failed", "warning", timers=len(due), error=telemetry.told(error))
             alone = len(due)
             continue
         _count(fired)
