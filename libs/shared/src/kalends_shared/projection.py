@@ -5,7 +5,6 @@ event of a newer schema version raises `NewerSchema`: a later release reads it. 
 it goes to `dead_letters`, the later events of its stream are parked behind it, and the rest goes on.
 """
 
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final
@@ -14,7 +13,7 @@ import asyncpg
 from nats import errors as nats_errors
 from prometheus_client import Counter, Gauge
 
-from kalends_shared import telemetry
+from kalends_shared import dead_letters, telemetry
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.events import Envelope
 from kalends_shared.db import Connection, Database, transient
@@ -41,7 +40,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 NEXT_STREAM: Final = """
 SELECT tenant_id, stream_id FROM dead_letters WHERE source = $1 AND retry_requested ORDER BY tx, position LIMIT 1
 """
-BURIED: Final = """
+OF_STREAM: Final = """
 SELECT tx, position, event_id FROM dead_letters
 WHERE source = $1 AND tenant_id = $2 AND stream_id = $3 ORDER BY tx, position LIMIT $4
 """
@@ -56,9 +55,7 @@ UPDATE dead_letters SET retry_requested = false WHERE source = $1 AND tenant_id 
 COUNT: Final = "SELECT count(*) FROM dead_letters WHERE source = $1"
 
 APPLIED: Final = Counter("kalends_consumer_events_total", "Events applied.", ["source"])
-BURIED_NOW: Final = Gauge(
-    "kalends_dead_letters", "Events failed or parked, as the active consumer last saw.", ["source"]
-)
+BURIED: Final = Gauge("kalends_dead_letters", "Events failed or parked, as the active consumer last saw.", ["source"])
 REPLAY_PAGE: Final = 500
 RETRY_PAGE: Final = 50
 _ERROR_LENGTH: Final = 2_000
@@ -118,7 +115,6 @@ class Projection:
             row = await conn.fetchrow(BEGIN, self.source, True)
             assert row is not None
             self.at, self.published_at = Position(row["tx"], row["position"]), row["published_at"]
-            BURIED_NOW.labels(self.source).set(await conn.fetchval(COUNT, self.source))
         self.watch.reset(self.at)
 
     async def take(self, events: Sequence[Envelope], published_at: datetime | None = None) -> None:
@@ -190,7 +186,7 @@ class Projection:
                     telemetry.failed(
                         "consumer.dead_letter", error, source=self.source, event_id=event.id, type=event.type
                     )
-                    await self._bury(conn, event, "failed", _text(error))
+                    await self._bury(conn, event, "failed", telemetry.told(error, _ERROR_LENGTH))
             await self._advance(conn, event, published_at)
         await self._committed(event, applied)
 
@@ -210,7 +206,6 @@ class Projection:
             BURY, self.source, event.tx, event.position, event.tenant_id, event.stream_id, event.id, event.type,
             status, error,
         )  # fmt: skip
-        BURIED_NOW.labels(self.source).inc()
 
     async def _committed(self, last: Envelope, applied: list[Envelope]) -> None:
         self.at = place(last)
@@ -233,9 +228,11 @@ class Projection:
         Raises:
             Exception: one that is `passing`.
         """
+        # Counted anew each time: an operator may have given one up, or a transaction that put one aside have rolled back.
+        BURIED.labels(self.source).set(await self.db.pool.fetchval(COUNT, self.source))
         done = 0
         while (stream := await self.db.pool.fetchrow(NEXT_STREAM, self.source)) is not None:
-            rows = await self.db.pool.fetch(BURIED, self.source, *stream, RETRY_PAGE)
+            rows = await self.db.pool.fetch(OF_STREAM, self.source, *stream, RETRY_PAGE)
             events = [await self._again(row, events_after) for row in rows]
             applied: list[Envelope] = []
             async with self.db.transaction() as conn:
@@ -251,13 +248,16 @@ class Projection:
                     except Exception as error:
                         if passing(error):
                             raise
-                        await conn.execute(FAILED_AGAIN, self.source, row["tx"], row["position"], _text(error))
+                        text = telemetry.told(error, _ERROR_LENGTH)
+                        await conn.execute(FAILED_AGAIN, self.source, row["tx"], row["position"], text)
                         await conn.execute(END_RETRY, self.source, *stream)
                         break
                     applied.append(event)
+                else:
+                    # What has been parked since it was asked for may stand past this page, and waits for nothing any more.
+                    await dead_letters.request_retry(conn, self.source, *stream)
             done += len(applied)
             self._applied.inc(len(applied))
-            BURIED_NOW.labels(self.source).dec(len(applied))
             await self._tell(applied)
         return done
 
@@ -284,10 +284,3 @@ async def replay(projection: Projection, events_after: EventsAfter) -> int:
 
 def _stream(event: Envelope) -> str:
     return f"{event.tenant_id}/{event.stream_id}"
-
-
-def _text(error: BaseException) -> str:
-    """What went wrong and where. Not the detail that Postgres gives with an error: it may quote the row."""
-    message = error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    return f"{type(error).__name__}: {message}\n{frames}"[:_ERROR_LENGTH]

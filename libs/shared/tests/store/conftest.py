@@ -8,9 +8,11 @@ from nats.aio.client import Client
 
 from kalends_shared import nats
 from kalends_shared.db import Database
+from kalends_shared.jetstream import stream_name
 from kalends_shared.migrations import Schema
 
-from .helpers import SCHEMA
+from .helpers import SCHEMA, api
+from .sink import Sink
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +38,20 @@ async def bus(nats_url: str) -> AsyncIterator[Client]:
     client = await nats.connect(nats_url, "test")
     yield client
     await client.close()
+
+
+@pytest.fixture
+async def sink(db: Database, database_url: str) -> Sink:
+    return await Sink.create(db, database_url)
+
+
+@pytest.fixture
+async def source(bus: Client, context: str) -> AsyncIterator[str]:
+    """A stream that a test writes itself."""
+    await api(
+        bus,
+        f"STREAM.CREATE.{stream_name(context)}",
+        {"name": stream_name(context), "subjects": [f"kalends.ev.{context}.>"]},
+    )
+    yield context
+    await api(bus, f"STREAM.DELETE.{stream_name(context)}")

@@ -12,12 +12,14 @@ import msgspec
 from nats import errors as nats_errors
 from nats.aio.client import Client
 
-from kalends_shared import event_store, jetstream
+from kalends_shared import event_store, events_rpc, jetstream
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.events import Envelope, NewEvent
 from kalends_shared.db import Database
+from kalends_shared.event_store import Position
 from kalends_shared.jetstream import Feed, FeedLost, JetStreamError, stream_name
 from kalends_shared.migrations import Schema
+from kalends_shared.relay import Relay
 
 SCHEMA = Schema(name="storetest", parts=("event_store", "consumer", "idempotency", "timers"))
 NOW = datetime(2026, 4, 10, 9, tzinfo=UTC)
@@ -38,14 +40,17 @@ def event(kind: str = "thing.created", data: Any = None, state: Any = None, **fi
     )
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 120.0) -> None:
-    """Waits until the condition holds.
+async def eventually(condition: Callable[[], bool | Awaitable[bool]], within: float = 120.0) -> None:
+    """Waits until the condition holds, which may be one that is asked of a database.
 
     Raises:
         TimeoutError: it did not within so many seconds.
     """
     async with asyncio.timeout(within):
-        while not await condition():  # noqa: ASYNC110  # it is a database that is asked
+        while True:
+            held = condition()
+            if held if isinstance(held, bool) else await held:
+                return
             await asyncio.sleep(0.02)
 
 
@@ -72,11 +77,21 @@ async def tailed(db: Database) -> list[event_store.Stored]:
 
     async def whole() -> bool:
         async with db.pool.acquire() as conn:
-            found[:] = await event_store.tail(conn, event_store.Position(), 10_000)
+            found[:] = await event_store.tail(conn, Position(), 10_000)
         return len(found) == len(await stored_ids(db))
 
     await eventually(whole)
     return found
+
+
+async def envelopes(db: Database, source: str) -> list[Envelope]:
+    await tailed(db)
+    async with db.pool.acquire() as conn:
+        return await events_rpc.read(conn, source, Position(), 1000)
+
+
+def relay(db: Database, bus: Client, context: str) -> Relay:
+    return Relay(context, db.url, db.schema, bus)
 
 
 async def api(bus: Client, subject: str, body: Any = None) -> dict[str, Any]:

@@ -1,53 +1,35 @@
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
 import asyncpg
 import msgspec
-import pytest
 from nats.aio.client import Client
 
 from kalends_shared import dead_letters, event_store, events_rpc, migrations, nats, positions
 from kalends_shared.consumer import Consumer
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.events import Envelope
-from kalends_shared.db import Connection, Database, transient
+from kalends_shared.db import Database, transient
 from kalends_shared.event_store import Position
 from kalends_shared.jetstream import JetStreamError, stream_name
 from kalends_shared.projection import passing
-from kalends_shared.relay import Relay
 from kalends_shared.servers import Nats, Postgres
-from kalends_shared.upcasters import Document, Upcasters
 
-from .helpers import SCHEMA, TENANT, api, append, call, cut_leader, event, eventually, fill, running, stored_ids, tailed
+from .helpers import (
+    SCHEMA,
+    api,
+    append,
+    call,
+    cut_leader,
+    envelopes,
+    event,
+    eventually,
+    fill,
+    relay,
+    running,
+    stored_ids,
+)
 from .sink import Sink, publish
-
-
-@pytest.fixture
-async def sink(db: Database, database_url: str) -> Sink:
-    return await Sink.create(db, database_url)
-
-
-@pytest.fixture
-async def source(bus: Client, context: str) -> AsyncIterator[str]:
-    """A stream that a test writes itself."""
-    await api(
-        bus,
-        f"STREAM.CREATE.{stream_name(context)}",
-        {"name": stream_name(context), "subjects": [f"kalends.ev.{context}.>"]},
-    )
-    yield context
-    await api(bus, f"STREAM.DELETE.{stream_name(context)}")
-
-
-async def envelopes(db: Database, source: str) -> list[Envelope]:
-    await tailed(db)
-    async with db.pool.acquire() as conn:
-        return await events_rpc.read(conn, source, Position(), 1000)
-
-
-def relay(db: Database, bus: Client, context: str) -> Relay:
-    return Relay(context, db.url, db.schema, bus)
 
 
 async def test_what_is_appended_arrives_in_order_and_the_checkpoint_with_it(
@@ -145,7 +127,7 @@ async def test_with_the_source_away_it_waits(db: Database, bus: Client, context:
     async with running(relay(db, bus, context).run):
         await eventually(lambda: _streamed(bus, context, 5))
         async with running(sink.consumer(bus, context).run):
-            await eventually(lambda: _true(bool(sink.asked)))
+            await eventually(lambda: bool(sink.asked))
             assert await sink.ids() == []
             sink.away = False
             await eventually(sink.whole)
@@ -166,17 +148,13 @@ async def test_a_stream_of_events_that_the_source_has_lost_is_not_read(
     await publish(bus, [*told, ahead], source)
     consumer = sink.consumer(bus, source)
     async with running(consumer.run):
-        await eventually(lambda: _true(consumer.paused is not None))
+        await eventually(lambda: consumer.paused is not None)
         assert await sink.ids() == []
         # Its operator has it written again.
         await api(bus, f"STREAM.PURGE.{stream_name(source)}")
         await publish(bus, told, source)
         await eventually(sink.whole)
         assert consumer.paused is None
-
-
-async def _true(value: bool) -> bool:
-    return value
 
 
 async def test_a_source_that_never_answers_does_not_hold_up_the_end(
@@ -212,7 +190,7 @@ async def test_of_two_consumers_one_is_active_and_the_other_takes_over(
         for n in range(3):
             await append(db, "thg_0", n)
             await eventually(sink.whole)
-            await eventually(lambda: _true(sum(consumer.active for consumer in consumers) == 1))
+            await eventually(lambda: sum(consumer.active for consumer in consumers) == 1)
             await cut_leader(database_url, f"consumer-{context}")
             last = await append(db, "thg_1", n)
             for consumer in consumers:
@@ -252,82 +230,6 @@ async def test_consumers_that_all_believe_to_be_active_apply_each_event_once(
     assert await dead_letters.listed(db.pool) == []
 
 
-async def test_an_event_that_cannot_be_applied_parks_its_stream_and_the_rest_goes_on(
-    db: Database, bus: Client, context: str, sink: Sink
-) -> None:
-    await fill(db, 30, streams=3)
-    ids = await stored_ids(db)
-    bad = ids[3]  # thg_0, version 2
-    sink.broken = {bad}
-    consumer = sink.consumer(bus, context)
-    rows = await db.pool.fetch("SELECT id, stream_id FROM events ORDER BY tx, position")
-    healthy = [row["id"] for row in rows if row["stream_id"] != "thg_0" or row["id"] == ids[0]]
-
-    async with running(relay(db, bus, context).run, consumer.run):
-        await eventually(lambda: _same(sink, healthy))
-        later = await append(db, "thg_0", 10)
-        assert await consumer.wait_until(later.at, 60)
-        letters = await dead_letters.listed(db.pool)
-        assert [letter.status for letter in letters] == ["failed"] + ["parked"] * 9
-        assert letters[0].event_id == bad
-        assert "DivisionByZero" in str(letters[0].error)
-        assert {letter.stream_id for letter in letters} == {"thg_0"}
-
-        # Asked for before it can succeed, a retry changes nothing but the count.
-        assert await dead_letters.request_retry(db.pool, tenant=TENANT, stream_id="thg_0") == 10
-        await eventually(lambda: _attempts(db, 2))
-        assert [letter.retry_requested for letter in await dead_letters.listed(db.pool)] == [False] * 10
-
-        sink.broken = set()
-        await dead_letters.request_retry(db.pool, source=context)
-        await eventually(lambda: _letters(db, 0))
-        last = await append(db, "thg_0", 11)
-        assert await consumer.wait_until(last.at, 60)
-    versions = await db.pool.fetch("SELECT version FROM effects WHERE stream_id = 'thg_0' ORDER BY seq")
-    assert [row["version"] for row in versions] == list(range(1, 13))
-    assert sorted(await sink.ids()) == sorted(await stored_ids(db)) == sorted(sink.told)
-
-
-async def test_a_retry_waits_for_the_source_when_that_is_away(
-    db: Database, bus: Client, context: str, sink: Sink
-) -> None:
-    await fill(db, 3, streams=1)
-    ids = await stored_ids(db)
-    sink.broken = {ids[1]}
-    async with running(relay(db, bus, context).run, sink.consumer(bus, context).run):
-        await eventually(lambda: _letters(db, 2))
-        sink.away, sink.broken, asked = True, set(), len(sink.asked)
-        await dead_letters.request_retry(db.pool)
-        await eventually(lambda: _true(len(sink.asked) > asked))
-        assert len(await dead_letters.listed(db.pool)) == 2
-        await append(db, "thg_9", 0)
-        await eventually(lambda: _true(len(sink.told) == 2))
-        sink.away = False
-        await eventually(lambda: _letters(db, 0))
-    assert sorted(await sink.ids()) == sorted(await stored_ids(db))
-
-
-async def test_a_dead_letter_holds_nothing_of_what_the_event_carries(
-    db: Database, bus: Client, source: str, sink: Sink
-) -> None:
-    async with db.pool.acquire() as conn:
-        await event_store.append(conn, call(), "thg_1", 0, [event(data={"email": "ada@example.test"})])
-    (message,) = await envelopes(db, source)
-    people = {"per_1.1": msgspec.Raw(b'{"email":"ada@example.test"}')}
-    await publish(bus, [msgspec.structs.replace(message, people=people)], source)
-
-    async def apply(conn: Connection, events: list[Envelope]) -> None:
-        await conn.execute("CREATE TEMP TABLE people (email text CHECK (email = '')) ON COMMIT DROP")
-        await conn.execute("INSERT INTO people VALUES ($1)", msgspec.json.decode(events[0].data)["email"])
-
-    sink.apply = apply  # type: ignore[method-assign]
-    async with running(sink.consumer(bus, source).run):
-        await eventually(lambda: _letters(db, 1))
-    row = await db.pool.fetchval("SELECT d::text FROM dead_letters d")
-    assert "CheckViolation" in row
-    assert "ada@" not in row
-
-
 async def test_a_long_backlog_comes_as_fast_as_it_is_taken(db: Database, bus: Client, context: str) -> None:
     """More than the server sends ahead without an answer to its flow control."""
     async with db.pool.acquire() as conn:
@@ -349,7 +251,7 @@ async def test_a_long_backlog_comes_as_fast_as_it_is_taken(db: Database, bus: Cl
     async with running(relay(db, bus, context).run):
         await eventually(lambda: _streamed(bus, context, 6000))
         async with running(Consumer("sink", context, db, bus, last_alone, apply).run):  # type: ignore[arg-type]
-            await eventually(lambda: _true(len(seen) >= 6000))
+            await eventually(lambda: len(seen) >= 6000)
     assert seen == list(range(1, 6001))
 
 
@@ -358,78 +260,6 @@ async def _streamed(bus: Client, context: str, count: int) -> bool:
         return bool((await api(bus, f"STREAM.INFO.{stream_name(context)}"))["state"]["messages"] == count)
     except JetStreamError:
         return False
-
-
-async def test_a_discarded_event_frees_what_waits_behind_it(
-    db: Database, bus: Client, context: str, sink: Sink
-) -> None:
-    await fill(db, 3, streams=1)
-    ids = await stored_ids(db)
-    sink.broken = {ids[0]}
-    async with running(relay(db, bus, context).run, sink.consumer(bus, context).run):
-        await eventually(lambda: _letters(db, 3))
-        first = (await dead_letters.listed(db.pool))[0]
-        async with db.pool.acquire() as conn:
-            assert not await dead_letters.discard(conn, "other", first.tx, first.position)
-            assert await dead_letters.discard(conn, first.source, first.tx, first.position)
-        await eventually(lambda: _letters(db, 0))
-    assert await sink.ids() == ids[1:]
-
-
-async def _same(sink: Sink, ids: list[str]) -> bool:
-    return await sink.ids() == ids
-
-
-async def _attempts(db: Database, attempts: int) -> bool:
-    return (await dead_letters.listed(db.pool))[0].attempts == attempts
-
-
-async def _letters(db: Database, count: int) -> bool:
-    return len(await dead_letters.listed(db.pool)) == count
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        asyncpg.SerializationError("could not serialize"),
-        asyncpg.DeadlockDetectedError("deadlock"),
-        asyncpg.LockNotAvailableError("lock timeout"),
-        asyncpg.InterfaceError("closed"),
-        ConnectionResetError(),
-        TimeoutError(),
-        KalendsError("unavailable"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-async def test_what_may_pass_is_tried_again_and_never_dead_lettered(
-    db: Database, bus: Client, source: str, sink: Sink, error: Exception
-) -> None:
-    await fill(db, 8)
-    await publish(bus, await envelopes(db, source), source)
-    sink.failures = [error] * 6
-    async with running(sink.consumer(bus, source).run):
-        await eventually(sink.whole)
-    assert await dead_letters.listed(db.pool) == []
-
-
-async def test_a_newer_schema_version_pauses_and_a_later_release_goes_on(
-    db: Database, bus: Client, context: str, sink: Sink
-) -> None:
-    await append(db, "thg_0", 0)
-    await append(db, "thg_0", 1, schema_version=3)
-    await append(db, "thg_0", 2)
-    old = sink.consumer(bus, context)
-    async with running(relay(db, bus, context).run, old.run):
-        await eventually(lambda: _true(old.paused is not None))
-        assert old.paused == "thing.created has schema version 3"
-        assert len(await sink.ids()) == 1
-        upcasters = Upcasters()
-        upcasters.step("thing.created", 1)(lambda data, state: (data, state))
-        upcasters.step("thing.created", 2)(lambda data, state: (data, state))
-        async with running(sink.consumer(bus, context, upcasters=upcasters).run):
-            await eventually(sink.whole)
-    assert [row[0] for row in await db.pool.fetch("SELECT schema_version FROM effects ORDER BY seq")] == [1, 3, 3]
-    assert await dead_letters.listed(db.pool) == []
 
 
 async def test_a_cache_that_cannot_be_told_stops_nothing(db: Database, bus: Client, context: str, sink: Sink) -> None:
@@ -466,7 +296,7 @@ async def test_wipes_and_kills_of_nats_and_postgres_end_in_the_same_state(
 
     async def busy(more: int) -> None:
         goal = len(sink.told) + more
-        await eventually(lambda: _true(len(sink.told) >= goal))
+        await eventually(lambda: len(sink.told) >= goal)
 
     consumers = [sink.consumer(bus, context) for _ in range(2)]
     async with running(relay(db, bus, context).run, *(consumer.run for consumer in consumers)):
@@ -489,44 +319,3 @@ async def test_wipes_and_kills_of_nats_and_postgres_end_in_the_same_state(
     assert await dead_letters.listed(db.pool) == []
     await bus.close()
     await db.close()
-
-
-def test_upcasters_raise_old_documents_step_by_step() -> None:
-    upcasters = Upcasters()
-
-    @upcasters.step("thing.created", 1)
-    def listed(data: Document, state: Document) -> tuple[Document, Document]:
-        return {"names": [data["name"]]}, state | {"v": 2}
-
-    @upcasters.step("thing.created", 2)
-    def counted(data: Document, state: Document) -> tuple[Document, Document]:
-        return data | {"count": len(data["names"])}, state | {"v": 3}
-
-    assert upcasters.current("thing.created") == 3
-    assert upcasters.documents("thing.created", 1, b'{"name":"a"}', b"{}") == (
-        3,
-        b'{"names":["a"],"count":1}',
-        b'{"v":3}',
-    )
-    assert upcasters.documents("thing.created", 3, b"{ }", b"{ }") == (3, b"{ }", b"{ }")
-    with pytest.raises(ValueError, match="two steps"):
-        upcasters.step("thing.created", 1)(listed)
-
-
-async def test_append_with_old_versions_reaches_apply_raised(
-    db: Database, bus: Client, source: str, sink: Sink
-) -> None:
-    upcasters = Upcasters()
-    upcasters.step("thing.created", 1)(lambda data, state: (data | {"raised": True}, state))
-    seen: list[bytes] = []
-
-    async def apply(conn: object, events: list[Envelope]) -> None:
-        seen.extend(bytes(one.data) for one in events)
-
-    sink.apply = apply  # type: ignore[assignment]
-    async with db.pool.acquire() as conn:
-        await event_store.append(conn, call(), "thg_1", 0, [event(data={"a": 1})])
-    await publish(bus, await envelopes(db, source), source)
-    async with running(sink.consumer(bus, source, upcasters=upcasters).run):
-        await eventually(lambda: _true(bool(seen)))
-    assert [msgspec.json.decode(data) for data in seen] == [{"a": 1, "raised": True}]
