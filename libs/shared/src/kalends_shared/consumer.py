@@ -33,6 +33,7 @@ from kalends_shared.jetstream import (
 )
 from kalends_shared.leader import Lease, elected
 from kalends_shared.projection import AfterCommit, Apply, EventsAfter, Moved, NewerSchema, Projection, passing, place
+from kalends_shared.service import wait
 from kalends_shared.upcasters import Upcasters
 
 BATCH: Final = 200
@@ -120,7 +121,7 @@ class Consumer:
             except (NewerSchema, ForeignStream) as state:
                 # Out of the way, so that a replica of the later release may lead.
                 self._pause(str(state))
-                await _wait(stop, PAUSE_SECONDS)
+                await wait(stop, PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it was, the checkpoint says where to go on
                 if passing(error) or isinstance(error, JetStreamError | Moved):
                     telemetry.log(
@@ -129,7 +130,7 @@ class Consumer:
                 else:
                     telemetry.failed("consumer.failed", error, source=self.source)
                 pause = BACKOFF[0] if time.monotonic() - began > 2 * BACKOFF[1] else min(pause * 2, BACKOFF[1])
-                await _wait(stop, pause * random.uniform(0.5, 1.0))
+                await wait(stop, pause * random.uniform(0.5, 1.0))
 
     async def _lead(self, lease: Lease, stop: asyncio.Event) -> None:
         await self.projection.load()
@@ -151,7 +152,7 @@ class Consumer:
                         raise
                     # The relay will make it; until then its source may have events.
                     await self._keep_house(idle=True)
-                    await _wait(stop, IDLE_SECONDS)
+                    await wait(stop, IDLE_SECONDS)
         finally:
             self.active = False
             ACTIVE.labels(self.source).set(0)
@@ -293,11 +294,3 @@ class Consumer:
             )
         self.paused = reason
         PAUSED.labels(self.source).set(0 if reason is None else 1)
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return

@@ -5,6 +5,7 @@ read another's tables. The timeouts hold each transaction short, because one tha
 the event store (see `event_store.tail`).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
@@ -74,7 +75,11 @@ async def direct(url: str, schema: str, name: str = "") -> "asyncpg.Connection[A
     conn = await asyncpg.connect(
         url, server_settings=_settings(schema, name or schema), timeout=CONNECT_TIMEOUT, command_timeout=COMMAND_TIMEOUT
     )
-    await _prepare(conn)
+    try:
+        await _prepare(conn)
+    except BaseException:
+        conn.terminate()
+        raise
     return conn
 
 
@@ -125,8 +130,6 @@ class Database:
 
     async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109  # asyncpg's pool has none of its own
         """Waits for what is in use, at most `timeout` seconds, then cuts it off."""
-        import asyncio
-
         try:
             async with asyncio.timeout(timeout):
                 await self.pool.close()

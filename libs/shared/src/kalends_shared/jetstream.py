@@ -18,6 +18,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from kalends_shared.service import wait
+
 API_TIMEOUT: Final = 3.0
 HEARTBEAT_SECONDS: Final = 0.5
 SILENCE_SECONDS: Final = 2.0
@@ -190,11 +192,7 @@ class Feed:
             if now >= until:
                 return []
             self._arrived.clear()
-            try:
-                async with asyncio.timeout(min(until - now, HEARTBEAT_SECONDS)):
-                    await self._arrived.wait()
-            except TimeoutError:
-                continue
+            await wait(self._arrived, min(until - now, HEARTBEAT_SECONDS))
 
     async def _drain(self, limit: int) -> list[Delivered]:
         taken: list[Delivered] = []

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import asyncpg
 
+from kalends_shared.service import wait
+
 POLL_SECONDS: Final = 0.4
 BEAT_SECONDS: Final = 1.0
 BEAT_TIMEOUT: Final = 3.0
@@ -41,7 +43,7 @@ async def elected(
     conn = await connect()
     try:
         while not await conn.fetchval(TRY_LOCK, kind, name):
-            if await _set_within(stop, POLL_SECONDS):
+            if await wait(stop, POLL_SECONDS):
                 yield None
                 return
         lease = Lease(conn)
@@ -68,11 +70,3 @@ async def _beat(lease: Lease) -> None:
             await lease.conn.execute("SELECT 1", timeout=BEAT_TIMEOUT)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             lease.lost.set()
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False

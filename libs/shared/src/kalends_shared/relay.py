@@ -24,6 +24,7 @@ from kalends_shared.event_store import Position, Stored
 from kalends_shared.jetstream import WRONG_LAST_SEQUENCE, JetStreamError
 from kalends_shared.leader import elected
 from kalends_shared.publisher import SINGLES, Message, Publisher
+from kalends_shared.service import wait
 
 Enrich = Callable[[Connection, list[Stored]], Awaitable[Sequence[dict[str, msgspec.Raw] | None]]]
 
@@ -126,7 +127,7 @@ class Relay:
                     self.refused = str(refused)
                     REFUSED.labels(self.context).set(1)
                     telemetry.log("relay.refused", "error", context=self.context, reason=str(refused))
-                    await _wait(stop, REFUSED_SECONDS)
+                    await wait(stop, REFUSED_SECONDS)
                 except Exception as error:  # noqa: BLE001 - whatever it was, the stream says where to go on
                     if transient(error) or isinstance(error, nats_errors.Error | JetStreamError):
                         telemetry.log(
@@ -138,7 +139,7 @@ class Relay:
                     else:
                         telemetry.failed("relay.failed", error, context=self.context)
                     pause = BACKOFF[0] if time.monotonic() - began > 2 * BACKOFF[1] else min(pause * 2, BACKOFF[1])
-                    await _wait(stop, pause * random.uniform(0.5, 1.0))
+                    await wait(stop, pause * random.uniform(0.5, 1.0))
         finally:
             if not self._bus.is_closed:
                 await subscription.unsubscribe()
@@ -189,7 +190,7 @@ class Relay:
                 continue
             # A nudge that found nothing came from a commit which an older open transaction still hides: it will show soon.
             pause = POLL_SECONDS[0] if nudged else min(pause * 2, POLL_SECONDS[1])
-            await _wait(self._nudged, pause)
+            await wait(self._nudged, pause)
 
     async def _probe(self, conn: "asyncpg.Connection[Any]") -> None:
         """Once a second, and when NATS has come back, looks whether the stream still ends where we left it."""
@@ -283,11 +284,3 @@ async def _before_retention(conn: Connection, retention: timedelta) -> Position:
             high = middle
     below = await conn.fetchrow(LAST_BELOW, low)
     return Position() if below is None else Position(*below)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

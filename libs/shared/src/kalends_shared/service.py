@@ -171,11 +171,11 @@ class Service(Generic[S]):
             pause = min(pause * 2, BACKOFF[1])
 
 
-async def wait(stop: asyncio.Event, seconds: float) -> bool:
-    """Sleeps, unless `stop` is set before; tells whether it is."""
+async def wait(event: asyncio.Event, seconds: float) -> bool:
+    """Sleeps, unless the event is set before, `stop` above all; tells whether it is."""
     try:
         async with asyncio.timeout(seconds):
-            await stop.wait()
+            await event.wait()
     except TimeoutError:
         return False
     return True

@@ -6,6 +6,7 @@ from typing import Final, Generic, TypeVar
 
 from kalends_shared import telemetry
 from kalends_shared.db import transient
+from kalends_shared.service import wait
 
 IDLE_SECONDS: Final = 0.5
 END_SECONDS: Final = 10.0  # less than a process has to end
@@ -41,7 +42,7 @@ class Worker(Generic[C]):
                     task = asyncio.create_task(self._guarded(claimed))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
-                await _pause(self._awake)
+                await wait(self._awake, IDLE_SECONDS)
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=END_SECONDS)
         finally:
@@ -61,11 +62,3 @@ class Worker(Generic[C]):
                 telemetry.failed("worker.failed", error)
         finally:
             self._awake.set()
-
-
-async def _pause(awake: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(IDLE_SECONDS):
-            await awake.wait()
-    except TimeoutError:
-        return
