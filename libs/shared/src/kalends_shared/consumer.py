@@ -103,10 +103,6 @@ class Consumer:
         """How far the active consumer has got; in other replicas, how far this one once saw it."""
         return self.projection.at
 
-    async def wait_until(self, position: Position, seconds: float) -> bool:
-        """Waits until the checkpoint is at or past `position`, in any replica; False where it is not in time."""
-        return await self.watch.wait(position, seconds)
-
     async def run(self, stop: asyncio.Event) -> None:
         """Stands for election, leads, and after an error stands again, until `stop` is set."""
         self._stop = stop

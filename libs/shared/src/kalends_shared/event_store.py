@@ -1,4 +1,4 @@
-"""The event store: append at an expected version, load, history, and the tail that the relay reads.
+"""The event store: append at an expected version, history, and the tail that the relay reads.
 
 The SQL is in sql/event_store. Everything a transaction will touch is locked before its first write (`lock`, or the
 `locks` of `append`), so that the order of transaction ids is the order of every stream; `tail` depends on it.
@@ -15,7 +15,6 @@ from kalends_shared import telemetry
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.events import Actor, Envelope, NewEvent
 from kalends_shared.db import Connection
-from kalends_shared.upcasters import Upcasters
 
 VERSION_CONFLICT: Final = "KE001"
 
@@ -24,10 +23,6 @@ SELECT version, tx, position FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, 
 """
 LOCK: Final = "SELECT lock_keys($1, $2)"
 LOCK_ALL: Final = "SELECT lock_all($1, $2)"
-LOAD_STATE: Final = """
-SELECT version, type, schema_version, state FROM events
-WHERE tenant_id = $1 AND stream_id = $2 ORDER BY version DESC LIMIT 1
-"""
 HISTORY: Final = """
 SELECT tenant_id, stream_id, version, tx, position, id, type, schema_version, occurred_at, recorded_at,
     actor, correlation_id, causation_id, traceparent, data, state
@@ -80,15 +75,6 @@ class Appended(NamedTuple):
     @property
     def at(self) -> Position:
         return Position(self.tx, self.position)
-
-
-class Loaded(NamedTuple):
-    """A stream's latest state, and the event that left it."""
-
-    version: int
-    type: str
-    schema_version: int
-    state: bytes
 
 
 class Stored(NamedTuple):
@@ -186,24 +172,6 @@ async def lock(conn: Connection, tenant: str, keys: Sequence[str]) -> None:
 async def lock_all(conn: Connection, keys: Sequence[tuple[str, str]]) -> None:
     """The same for keys of several tenants, each (tenant, key)."""
     await conn.execute(LOCK_ALL, [tenant for tenant, _ in keys], [key for _, key in keys])
-
-
-async def load_state(
-    conn: Connection, tenant: str, stream_id: str, upcasters: Upcasters | None = None
-) -> Loaded | None:
-    """The stream's latest version and state, or None where there is no such stream.
-
-    With `upcasters` a state of an older schema version comes as today's code wants it.
-    """
-    row = await conn.fetchrow(LOAD_STATE, tenant, stream_id)
-    if row is None:
-        return None
-    loaded = Loaded(*row)
-    if upcasters is None or loaded.schema_version >= upcasters.current(loaded.type):
-        return loaded
-    (event,) = await history(conn, tenant, stream_id, loaded.version - 1, 1)
-    version, _, state = upcasters.documents(event.type, event.schema_version, event.data, event.state)
-    return loaded._replace(schema_version=version, state=state)
 
 
 async def history(

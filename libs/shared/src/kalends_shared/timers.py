@@ -17,6 +17,7 @@ from prometheus_client import Counter, Histogram
 
 from kalends_shared import telemetry
 from kalends_shared.db import Connection, Database, transient
+from kalends_shared.service import wait
 
 BATCH: Final = 100  # timers a transaction, which holds back every tail of the server while it writes
 PAGE: Final = 4 * BATCH  # looked at, of which other replicas may be at work on most
@@ -25,8 +26,6 @@ MOST_RETRY_SECONDS: Final = 300
 BUSY_SECONDS: Final = 0.02
 _ERROR_LENGTH: Final = 2_000
 
-SET: Final = "SELECT set_timer($1, $2, $3, $4, $5)"
-CANCEL: Final = "SELECT cancel_timers($1, $2)"
 FREEZE: Final = """
 INSERT INTO clocks (tenant_id, frozen_at) VALUES ($1, $2)
 ON CONFLICT (tenant_id) DO UPDATE SET frozen_at = greatest(clocks.frozen_at, excluded.frozen_at)
@@ -95,19 +94,6 @@ Gives those that could not be fired now; the others are removed, unless their fi
 """
 
 
-async def set_timer(conn: Connection, tenant: str, key: str, due_at: datetime, kind: str, payload: Any = None) -> None:
-    """Sets a timer, or moves the one of that key; `payload` is what `fire` will need, JSON-able. Part of the transaction.
-
-    A service's own SQL function calls `set_timer` or `set_timers` (sql/timers).
-    """
-    await conn.execute(SET, tenant, key, due_at, kind, msgspec.json.encode(payload))
-
-
-async def cancel(conn: Connection, tenant: str, keys: Sequence[str]) -> None:
-    """Cancels timers, those that are not there too."""
-    await conn.execute(CANCEL, tenant, list(keys))
-
-
 async def freeze(conn: Connection, tenant: str, at: datetime) -> None:
     """Stops a tenant's clock, or moves the stopped one forward: its timers no longer fire by themselves. See `fire_due`."""
     await conn.execute(FREEZE, tenant, at)
@@ -174,11 +160,6 @@ class TimerWorker:
     ) -> None:
         self._db, self._fire, self._fired = db, fire, fired
         self._concurrency = concurrency
-        self._woken = asyncio.Event()
-
-    def wake(self) -> None:
-        """Says that a timer was set that may be due before the next look, which is at most a second away."""
-        self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Looks for due timers until `stop` is set.
@@ -194,8 +175,7 @@ class TimerWorker:
                 if not transient(error):
                     raise
                 telemetry.log("timers.interrupted", "warning", error=f"{type(error).__name__}: {error}")
-            if pause:
-                await self._sleep(stop, pause)
+            await wait(stop, pause)
 
     async def look(self) -> float:
         """Fires what is due; returns the seconds until the next look, 0 where there may be more."""
@@ -253,13 +233,6 @@ class TimerWorker:
             telemetry.failed("timer.failed", error, **about)
         text = telemetry.told(error, _ERROR_LENGTH)
         await self._db.pool.execute(FAILED, timer.tenant_id, timer.key, timer.due_at, text, MOST_RETRY_SECONDS)
-
-    async def _sleep(self, stop: asyncio.Event, seconds: float) -> None:
-        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._woken.wait())]
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        self._woken.clear()
 
 
 async def _claim(conn: Connection, due: list[Key], limit: int, *, frozen: bool) -> list[Any]:

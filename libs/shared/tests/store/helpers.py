@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from kalends_shared import event_store, events_rpc, jetstream
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.events import Envelope, NewEvent
-from kalends_shared.db import Database
+from kalends_shared.db import Connection, Database
 from kalends_shared.event_store import Position
 from kalends_shared.jetstream import Feed, FeedLost, JetStreamError, stream_name
 from kalends_shared.migrations import Schema
@@ -58,6 +58,14 @@ async def append(db: Database, stream: str, version: int, **fields: Any) -> even
     """One event, in a transaction of its own."""
     async with db.pool.acquire() as conn:
         return await event_store.append(conn, call(), stream, version, [event(**fields)])
+
+
+async def version_of(conn: Connection, stream: str, tenant: str = TENANT) -> int:
+    """The stream's version; 0 where it is new."""
+    version: int | None = await conn.fetchval(
+        "SELECT version FROM streams WHERE tenant_id = $1 AND stream_id = $2", tenant, stream
+    )
+    return version or 0
 
 
 async def fill(db: Database, count: int, streams: int = 5) -> None:

@@ -40,7 +40,7 @@ async def test_what_is_appended_arrives_in_order_and_the_checkpoint_with_it(
     async with running(relay(db, bus, context).run, consumer.run):
         await eventually(sink.whole)
         last = await append(db, "thg_0", 90)
-        assert await consumer.wait_until(last.at, 60)
+        assert await consumer.watch.wait(last.at, 60)
         assert await sink.whole()
         assert consumer.position == last.at
     assert sink.told == await stored_ids(db)
@@ -194,7 +194,7 @@ async def test_of_two_consumers_one_is_active_and_the_other_takes_over(
             await cut_leader(database_url, f"consumer-{context}")
             last = await append(db, "thg_1", n)
             for consumer in consumers:
-                assert await consumer.wait_until(last.at, 60), "a replica that is not active can wait, too"
+                assert await consumer.watch.wait(last.at, 60), "a replica that is not active can wait, too"
     assert await sink.whole()
 
 

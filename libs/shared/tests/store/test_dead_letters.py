@@ -28,7 +28,7 @@ async def test_an_event_that_cannot_be_applied_parks_its_stream_and_the_rest_goe
     async with running(relay(db, bus, context).run, consumer.run):
         await eventually(lambda: _same(sink, healthy))
         later = await append(db, "thg_0", 10)
-        assert await consumer.wait_until(later.at, 60)
+        assert await consumer.watch.wait(later.at, 60)
         letters = await dead_letters.listed(db.pool)
         assert [letter.status for letter in letters] == ["failed"] + ["parked"] * 9
         assert letters[0].event_id == bad
@@ -44,7 +44,7 @@ async def test_an_event_that_cannot_be_applied_parks_its_stream_and_the_rest_goe
         await dead_letters.request_retry(db.pool, source=context)
         await eventually(lambda: _letters(db, 0))
         last = await append(db, "thg_0", 11)
-        assert await consumer.wait_until(last.at, 60)
+        assert await consumer.watch.wait(last.at, 60)
     versions = await db.pool.fetch("SELECT version FROM effects WHERE stream_id = 'thg_0' ORDER BY seq")
     assert [row["version"] for row in versions] == list(range(1, 13))
     assert sorted(await sink.ids()) == sorted(await stored_ids(db)) == sorted(sink.told)

@@ -10,9 +10,8 @@ from kalends_shared.contracts.events import Actor
 from kalends_shared.db import Database, transient
 from kalends_shared.event_store import Position, Stored, VersionConflict
 from kalends_shared.testkit import scale
-from kalends_shared.upcasters import Upcasters
 
-from .helpers import NOW, TENANT, append, call, event, eventually, stored_ids, tailed
+from .helpers import NOW, TENANT, append, call, event, eventually, stored_ids, tailed, version_of
 
 
 async def test_what_is_appended_is_what_is_read(db: Database) -> None:
@@ -23,9 +22,7 @@ async def test_what_is_appended_is_what_is_read(db: Database) -> None:
         appended = await event_store.append(conn, by, "thg_1", 0, [made], ["hst_1"], causation_id="cause")
     async with db.pool.acquire() as conn:
         (stored,) = await event_store.history(conn, TENANT, "thg_1")
-        loaded = await event_store.load_state(conn, TENANT, "thg_1")
     assert appended == (1, stored.tx, stored.position)
-    assert loaded == (1, "thing.created", 1, made.state)
     assert (stored.id, stored.type, stored.version, stored.schema_version) == (made.id, "thing.created", 1, 1)
     assert (stored.data, stored.state) == (made.data, made.state)
     assert (stored.occurred_at, stored.correlation_id, stored.causation_id) == (NOW, "req-1", "cause")
@@ -85,7 +82,11 @@ async def test_tenants_share_no_stream(db: Database) -> None:
     async with db.pool.acquire() as conn:
         await event_store.append(conn, call(tenant="a-live"), "thg_1", 0, [event()])
         await event_store.append(conn, call(tenant="a-test"), "thg_1", 0, [event()])
-        assert await event_store.load_state(conn, "b-live", "thg_1") is None
+        assert [len(await event_store.history(conn, tenant, "thg_1")) for tenant in ("a-live", "a-test", "b-live")] == [
+            1,
+            1,
+            0,
+        ]
 
 
 @pytest.mark.parametrize(
@@ -114,17 +115,14 @@ async def test_commands_over_the_same_subjects_in_any_order_never_deadlock(db: D
         async with connections, db.transaction() as conn:
             await event_store.lock(conn, TENANT, [*streams, *hosts])
             for stream in streams:
-                loaded = await event_store.load_state(conn, TENANT, stream)
-                await event_store.append(conn, call(), stream, loaded.version if loaded else 0, [event()], hosts)
+                await event_store.append(conn, call(), stream, await version_of(conn, stream), [event()], hosts)
                 versions[stream] += 1
 
     async with asyncio.timeout(200):
         await asyncio.gather(*(swap(seed) for seed in range(scale.count(reduced=120, full=2_000))))
     async with db.pool.acquire() as conn:
         for stream, version in versions.items():
-            loaded = await event_store.load_state(conn, TENANT, stream)
-            assert loaded is not None
-            assert loaded.version == version
+            assert await version_of(conn, stream) == version
 
 
 async def test_the_tail_stops_below_an_open_transaction(db: Database) -> None:
@@ -186,9 +184,8 @@ async def test_no_tail_misses_an_event_of_transactions_that_commit_out_of_order(
             async with db.transaction() as conn:
                 stream = f"thg_{pick.randrange(30)}"
                 await event_store.lock(conn, TENANT, [stream])
-                loaded = await event_store.load_state(conn, TENANT, stream)
                 events = [event() for _ in range(pick.randint(1, 3))]
-                await event_store.append(conn, call(), stream, loaded.version if loaded else 0, events)
+                await event_store.append(conn, call(), stream, await version_of(conn, stream), events)
                 await asyncio.sleep(pick.random() * 0.02)
 
     async def read_by_horizon() -> list[Stored]:
@@ -241,18 +238,6 @@ async def test_after_a_restore_new_events_sort_after_the_old(db: Database, datab
         assert after.tx > before.tx
     assert [s.at for s in await tailed(db)] == [before.at, after.at]
     await owner.close()
-
-
-async def test_an_old_state_is_loaded_as_todays_code_wants_it(db: Database) -> None:
-    upcasters = Upcasters()
-    upcasters.step("thing.created", 1)(lambda data, state: (data, state | {"name": data["name"]}))
-    async with db.pool.acquire() as conn:
-        await event_store.append(conn, call(), "thg_1", 0, [event(data={"name": "a"}, state={"v": 1})])
-        loaded = await event_store.load_state(conn, TENANT, "thg_1", upcasters)
-        assert loaded == (1, "thing.created", 2, b'{"v":1,"name":"a"}')
-        await event_store.append(conn, call(), "thg_1", 1, [event(state={"v": 2}, schema_version=2)])
-        loaded = await event_store.load_state(conn, TENANT, "thg_1", upcasters)
-        assert loaded == (2, "thing.created", 2, b'{"v":2}')
 
 
 async def test_a_statement_prepared_before_a_migration_may_be_tried_again(db: Database, database_url: str) -> None:

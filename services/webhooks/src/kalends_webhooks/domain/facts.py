@@ -129,10 +129,3 @@ def with_changes(
         if getattr(before, name) != getattr(now, name)
     }
     return {**(previous or {}), **changed} or None
-
-
-def without_attendee(booking: Booking) -> Booking:
-    """A booking as it may be stored, all that an erasure must take out of it left out."""
-    booking.booker_name = booking.booker_email = booking.booker_timezone = booking.booker_phone = None
-    booking.guests, booking.answers = [], EMPTY
-    return booking

@@ -55,12 +55,6 @@ def parse(body: bytes) -> Multistatus:
     return Multistatus([_response(r) for r in root.findall(f"{DAV}response")], token.strip() if token else None)
 
 
-def has_precondition(body: bytes, name: str) -> bool:
-    """Whether an error's body names this precondition of DAV:."""
-    root = _root(body)
-    return root is not None and (root.tag == f"{DAV}{name}" or root.find(f".//{DAV}{name}") is not None)
-
-
 def _root(body: bytes) -> Element | None:
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
     try:
