@@ -3,10 +3,14 @@
 A plain command runs under `idempotent`. A service whose commit is one SQL function calls `idempotency_begin` and
 `idempotency_put` (sql/idempotency) in there, and uses the pieces below: `request_hash`, `find`, `answer`, `columns`,
 `refuse`. Stored are 2xx answers and the operation's own 409; all else leaves the key free.
+
+Whoever stores an answer, a refusal too, has taken the key's lock first and has looked after that. So of one key all
+answers that are final are the stored one, and a stored refusal means that nothing was done under its key.
 """
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +31,10 @@ SELECT request_hash, status, error, headers, body FROM idempotency
 WHERE tenant_id = $1 AND method = $2 AND path = $3 AND key = $4
 """
 BEGIN: Final = "SELECT outcome, request_hash, status, error, headers, body FROM idempotency_begin($1, $2, $3, $4)"
-PUT: Final = "SELECT idempotency_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+PUT: Final = "SELECT idempotency_put($1, $2, $3, $4, $5, $6, false, $7, $8, $9)"
+REFUSE: Final = """
+SELECT outcome, request_hash, status, error, headers, body FROM idempotency_refuse($1, $2, $3, $4, $5, $6, $7)
+"""
 PRUNE: Final = """
 DELETE FROM idempotency WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM idempotency WHERE created_at < now() - make_interval(hours => $1) LIMIT $2
@@ -48,10 +55,9 @@ class _Head(msgspec.Struct, omit_defaults=True):
 
 
 class Columns(NamedTuple):
-    """The last columns of `idempotency_put`: what of an answer is stored."""
+    """What of an answer is stored."""
 
     status: int
-    error: bool
     headers: bytes
     body: bytes
 
@@ -104,7 +110,7 @@ def _first_answer(db: Database, handler: Method) -> Method:
             # An own 409 has been looked for where it arose, and may be this request's own.
             if not keyed or refusal.status not in {400, 404, 412, 422} or refusal.headers == REPLAYED:
                 raise
-            stored = await find(db.pool, call, request_hash(call.body))
+            stored = await begin(db.pool, call, request_hash(call.body))
             if stored is None:
                 raise
             return stored
@@ -119,7 +125,7 @@ def request_hash(body: bytes) -> bytes:
         KalendsError: `malformed`.
     """
     try:
-        parsed = msgspec.json.Decoder(float_hook=_number).decode(body or b"{}")
+        parsed = msgspec.json.Decoder(float_hook=_number).decode(body if body.strip() else b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise KalendsError("malformed", "The body is not JSON.") from error
     return hashlib.sha256(msgspec.json.encode(parsed, order="deterministic")).digest()
@@ -127,6 +133,8 @@ def request_hash(body: bytes) -> bytes:
 
 def _number(text: str) -> float:
     value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is out of range")
     return int(value) if value.is_integer() else value
 
 
@@ -140,21 +148,30 @@ async def find(conn: "Connection | Any", call: Call, fingerprint: bytes) -> Repl
     return None if row is None else answer(row, fingerprint)
 
 
-async def begin(conn: Connection, call: Call, fingerprint: bytes) -> Reply | None:
+async def begin(conn: "Connection | Any", call: Call, fingerprint: bytes) -> Reply | None:
     """Holds the key until the transaction ends, or gives the stored answer. It writes nothing and never waits.
+
+    With a pool for `conn` the key is not held on: it is told whether anybody else holds it.
 
     Raises:
         KalendsError: `idempotency_in_flight`; the stored refusal; `idempotency_key_reused`.
     """
-    row = await conn.fetchrow(BEGIN, *_key(call))
-    assert row is not None
-    match row["outcome"]:
+    return _earlier(await conn.fetchrow(BEGIN, *_key(call)), fingerprint)
+
+
+def _earlier(begun: Any, fingerprint: bytes) -> Reply | None:
+    """The answer that is there already, by a row of `idempotency_begin` or `idempotency_refuse`.
+
+    Raises:
+        KalendsError: as `begin`.
+    """
+    match begun["outcome"]:
         case "new":
             return None
         case "in_flight":
             raise in_flight()
         case _:
-            return answer(row, fingerprint)
+            return answer(begun, fingerprint)
 
 
 def in_flight() -> KalendsError:
@@ -201,7 +218,7 @@ async def put(
 def columns(reply: Reply, secrets: Collection[str] = SECRETS) -> Columns:
     """What of an answer is stored."""
     head = _Head(reply.etag, reply.location, reply.position, reply.headers)
-    return Columns(reply.status, False, msgspec.json.encode(head), _without(encoded(reply.body), secrets))
+    return Columns(reply.status, msgspec.json.encode(head), _without(encoded(reply.body), secrets))
 
 
 def storable(refusal: KalendsError) -> bool:
@@ -213,16 +230,16 @@ async def refuse(conn: "Connection | Any", call: Call, fingerprint: bytes, refus
     """Stores the operation's own 409 after its transaction has rolled back, and raises it; `conn` may be a pool.
 
     Another request under the key may have been answered meanwhile: then that answer, the first stored, is this one's too.
+    Or it is still at work: then its answer is to come, whatever this one was refused for.
 
     Raises:
-        KalendsError: the refusal, or the one stored first.
+        KalendsError: the refusal, or the one stored first; `idempotency_in_flight`; `idempotency_key_reused`.
     """
-    stored = Columns(refusal.status, True, b"{}", msgspec.json.encode(refusal.body()))
-    if not await conn.fetchval(PUT, *_key(call), fingerprint, *stored, None):
-        first = await find(conn, call, fingerprint)
-        if first is not None:
-            return first
-    raise refusal
+    body = msgspec.json.encode(refusal.body())
+    first = _earlier(await conn.fetchrow(REFUSE, *_key(call), fingerprint, refusal.status, body), fingerprint)
+    if first is None:
+        raise refusal
+    return first
 
 
 async def prune(conn: "Connection | Any", limit: int = 1000) -> int:

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -162,12 +163,96 @@ async def test_fifty_at_once_have_one_effect(db: Database, refusing: bool) -> No
         assert answers.count("None") == make.ran == 1
 
 
-async def test_a_refusal_never_overwrites_an_answer_stored_meanwhile(db: Database) -> None:
+TAKEN = KalendsError("slot_taken")
+
+
+async def unhurried(conn: Connection) -> None:
+    """A transaction that a test holds open may take its time."""
+    await conn.execute("SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
+
+
+async def told(coming: Awaitable[Reply]) -> tuple[str | int, bool]:
+    """What a caller hears: the status or the refusal's code, and whether it is a stored answer."""
+    try:
+        reply = await coming
+    except KalendsError as refusal:
+        return refusal.code, refusal.headers == idempotency.REPLAYED
+    return reply.status, "Idempotent-Replayed" in reply.headers
+
+
+async def refuse(conn: Any, refusal: KalendsError = TAKEN, body: bytes = keyed().body) -> Reply:
+    return await idempotency.refuse(conn, keyed(body), request_hash(body), refusal)
+
+
+async def test_a_refusal_gives_way_to_the_answer_stored_before_it(db: Database) -> None:
     """The key is free between a refused transaction's end and the storing of its refusal."""
-    fingerprint = request_hash(keyed().body)
     await idempotent(db, keyed(), Maker())
-    reply = await idempotency.refuse(db.pool, keyed(), fingerprint, KalendsError("slot_taken"))
-    assert (reply.status, reply.headers["Idempotent-Replayed"]) == (201, "true")
+    assert await told(refuse(db.pool)) == (201, True)
+    assert await told(refuse(db.pool, body=b'{"name":"y"}')) == ("idempotency_key_reused", False)
+
+
+async def test_a_refusal_is_not_stored_while_a_retry_is_at_work(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the retry would do its work, and the key would tell ever after that nothing was done."""
+    refused, may_store, storing = asyncio.Event(), asyncio.Event(), idempotency.refuse
+    make = Maker()
+
+    async def later(*args: Any) -> Reply:
+        refused.set()
+        await may_store.wait()
+        return await storing(*args)
+
+    monkeypatch.setattr(idempotency, "refuse", later)
+    first = asyncio.create_task(told(idempotent(db, keyed(), Maker(TAKEN))))
+    await refused.wait()
+
+    async def meanwhile(conn: Connection) -> Reply:
+        await unhurried(conn)
+        may_store.set()
+        assert await first == ("idempotency_in_flight", False)
+        return await make(conn)
+
+    assert await told(idempotent(db, keyed(), meanwhile)) == (201, False)
+    assert await told(idempotent(db, keyed(), make)) == (201, True)
+    assert (make.ran, await effects(db)) == (1, 1)
+
+
+async def test_nothing_is_done_under_a_key_whose_refusal_is_being_stored(db: Database) -> None:
+    make = Maker()
+    async with db.transaction() as conn:
+        await unhurried(conn)
+        assert await told(refuse(conn)) == ("slot_taken", False)
+        assert await told(idempotent(db, keyed(), make)) == ("idempotency_in_flight", False)
+    assert await told(idempotent(db, keyed(), make)) == ("slot_taken", True)
+    assert (make.ran, await effects(db)) == (0, 0)
+
+
+async def test_of_two_refusals_the_first_stored_is_told_to_both(db: Database) -> None:
+    assert await told(refuse(db.pool)) == ("slot_taken", False)
+    assert await told(refuse(db.pool, KalendsError("limit_reached"))) == ("slot_taken", True)
+
+
+async def test_a_refusal_that_was_never_stored_binds_nobody(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the process died between the two."""
+
+    async def dies(*_: Any) -> Reply:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(idempotency, "refuse", dies)
+    with pytest.raises(ConnectionResetError):
+        await idempotent(db, keyed(), Maker(TAKEN))
+    assert await told(idempotent(db, keyed(), Maker())) == (201, False)
+
+
+async def test_a_request_that_is_wrong_by_now_is_not_told_so_while_its_first_is_at_work(db: Database) -> None:
+    async def gone(_: Call) -> Reply:
+        raise KalendsError("not_found")
+
+    handle = idempotency.first_answers(db, {"create": gone})["create"]
+    async with db.transaction() as conn:
+        await unhurried(conn)
+        assert await idempotency.begin(conn, keyed(), request_hash(keyed().body)) is None
+        assert await told(handle(keyed())) == ("idempotency_in_flight", False)
+    assert await told(handle(keyed())) == ("not_found", False)
 
 
 async def test_answers_are_kept_two_days(db: Database) -> None:
@@ -186,6 +271,7 @@ async def _nothing(conn: Connection) -> Reply:
     ("one", "other"),
     [
         (b"", b"{}"),
+        (b" \n", b"{}"),
         (b'{"a":1,"b":[1,2]}', b'{ "b" : [1.0, 2e0], "a" : 1 }'),
         (b'{"a":"\\u00e9"}', '{"a":"é"}'.encode()),
     ],
@@ -202,7 +288,9 @@ def test_bodies_that_differ_are_told_apart(one: bytes, other: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"\xff", b'"\xed\xa0\x80"', b"[" * 20_000], ids=["open", "bytes", "surrogate", "deep"]
+    "body",
+    [b"{", b"\xff", b'"\xed\xa0\x80"', b"[" * 20_000, b'{"a":1e400}'],
+    ids=["open", "bytes", "surrogate", "deep", "number"],
 )
 def test_what_is_no_json_is_malformed(body: bytes) -> None:
     with pytest.raises(KalendsError) as refused:
