@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from gateway_kit import Api, Keyed, Serve, problem
 
+from kalends_gateway.store import clocks
 from kalends_shared.contracts.accounts import ClockMove
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.db import Database
 
 
 def iso(at: datetime) -> str:
@@ -49,6 +51,16 @@ async def test_frozen_advanced_and_released(keyed: Keyed, serve: Serve) -> None:
         ClockMove(was=None, now=at), ClockMove(was=at, now=later), ClockMove(was=later, now=None),
     ]  # fmt: skip
     assert {call.tenant[-5:] for call in moves} == {"-test"}
+
+
+async def test_the_clock_is_held_for_as_long_as_firing_takes(database_url: str) -> None:
+    db = await Database.connect(database_url, "gateway", size=1)
+    timeout = "SHOW idle_in_transaction_session_timeout"
+    async with db.transaction() as conn:
+        await clocks.lock(conn, "acc_1-test")
+        assert await conn.fetchval(timeout) == "0"
+    assert await db.pool.fetchval(timeout) == "2s"
+    await db.close()
 
 
 async def test_a_live_key_has_none(admin: Api) -> None:

@@ -284,7 +284,7 @@ async def test_bootstrap_makes_one_account_and_keeps_a_key_that_opens(
     own_environment: dict[str, str], start: Start, under: Under
 ) -> None:
     first = await bootstrap(own_environment)
-    kept = await bootstrap(own_environment | {"KALENDS_BOOTSTRAP_KEY": first["api_key"]})
+    kept = await bootstrap(own_environment | {"KALENDS_BOOTSTRAP_KEY": first["api_key"], "KALENDS_DATABASE_POOL": "1"})
     same = await bootstrap(own_environment | {"KALENDS_API_KEY": first["api_key"]})
     other = await bootstrap(own_environment | {"KALENDS_BOOTSTRAP_KEY": "kal_live_gone"})
     assert first == kept == same

@@ -4,14 +4,13 @@ Prints {"account_id", "api_key"}. Run again it makes no second account, and keep
 opens the account still. The key has the admin scope and no rate limit, which no other way gives.
 """
 
-import asyncpg
 import msgspec
 
 from kalends_gateway.domain.keys import Limits, NewKey, digest, new_secret, shown_prefix
 from kalends_gateway.settings import BootstrapSettings
 from kalends_gateway.store import accounts, keys
 from kalends_shared.contracts.ids import new_id
-from kalends_shared.db import Database
+from kalends_shared.db import Connection, Database
 
 
 class Made(msgspec.Struct):
@@ -28,7 +27,7 @@ async def bootstrap(db: Database, settings: BootstrapSettings) -> Made:
             conn, new_id("acc"), settings.account_name, settings.account_slug, settings.account_timezone
         )
         given = settings.bootstrap_key or settings.api_key
-        if given is not None and await _opens(db.pool, given, account_id):
+        if given is not None and await _opens(conn, given, account_id):
             return Made(account_id, given)
         secret = new_secret(settings.key_prefix, "live")
         key = NewKey("Bootstrap", ["admin"], "live", "account", None, Limits(None, None), b"{}")
@@ -38,8 +37,8 @@ async def bootstrap(db: Database, settings: BootstrapSettings) -> Made:
         return Made(account_id, secret)
 
 
-async def _opens(pool: "asyncpg.Pool[asyncpg.Record]", secret: str, account_id: str) -> bool:
-    found = await keys.identities(pool, [digest(secret)])
+async def _opens(conn: Connection, secret: str, account_id: str) -> bool:
+    found = await keys.identities(conn, [digest(secret)])
     return any(
         row["account_id"] == account_id and "admin" in row["scopes"] and row["expires_at"] is None for row in found
     )

@@ -5,8 +5,12 @@ from typing import Any, Final
 
 from kalends_shared.db import Connection
 
-# The lock is on the name, not on a row, as a running clock has none.
-LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('test-clock/' || $1, 0))"
+# The lock is on the name, not on a row, as a running clock has none. While the timers fire the transaction is idle, for
+# longer than others may be; it has written nothing then, so it holds back no tail, and its own timeout still ends it.
+LOCK: Final = """
+SELECT set_config('idle_in_transaction_session_timeout', '0', true),
+    pg_advisory_xact_lock(hashtextextended('test-clock/' || $1, 0))
+"""
 GET: Final = "SELECT stopped_at FROM test_clocks WHERE tenant_id = $1"
 STOP: Final = """
 INSERT INTO test_clocks (tenant_id, stopped_at) VALUES ($1, $2)
@@ -22,6 +26,7 @@ async def get(conn: "Connection | Any", tenant: str) -> datetime | None:
 
 
 async def lock(conn: Connection, tenant: str) -> None:
+    """Holds the clock until the transaction ends, which may wait for others meanwhile."""
     await conn.execute(LOCK, tenant)
 
 

@@ -46,9 +46,9 @@ WHERE k.tenant_id = u.tenant_id AND k.id = u.id AND (k.last_used_at IS NULL OR k
 """
 
 
-async def identities(pool: "asyncpg.Pool[Any]", hashes: Sequence[bytes]) -> list[asyncpg.Record]:
+async def identities(conn: "Connection | asyncpg.Pool[Any]", hashes: Sequence[bytes]) -> list[asyncpg.Record]:
     """What is known of the keys whose secrets hash so; those that are not there are left out."""
-    return await pool.fetch(IDENTITY, hashes)
+    return await conn.fetch(IDENTITY, hashes)
 
 
 async def insert(
