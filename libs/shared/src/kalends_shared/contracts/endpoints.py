@@ -26,7 +26,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """One method of one path. `needs` is the scope (hooks: read or webhooks; any: none in particular).
 
     `answer` is one thing's Struct; with `lists` the answer is a page of them. `idempotency` tells whether a POST must
-    carry an Idempotency-Key. `stage` 2 is what the contract has and this version does not serve yet.
+    carry an Idempotency-Key; `retry_unkeyed`, that a call which has timed out may be made again without one.
     """
 
     method: str
@@ -56,36 +56,35 @@ def _post(path: str, service: str, rpc: str, needs: Needs, summary: str, **more:
     return Endpoint(method="POST", path=path, service=service, rpc=rpc, needs=needs, summary=summary, **more)
 
 
-def _crud(
-    path: str, one: str, service: str, made: type[Struct], out: type[Struct], query: type[Struct] = PageQuery
-) -> list[Endpoint]:
+def _patch(path: str, service: str, rpc: str, needs: Needs, summary: str, **more: Any) -> Endpoint:
+    return Endpoint(
+        method="PATCH", path=path, service=service, rpc=rpc, needs=needs, summary=f"{summary} (RFC 7396)", **more
+    )
+
+
+def _delete(path: str, service: str, rpc: str, needs: Needs, summary: str, **more: Any) -> Endpoint:
+    more.setdefault("status", 204)
+    return Endpoint(method="DELETE", path=path, service=service, rpc=rpc, needs=needs, summary=summary, **more)
+
+
+def _crud(path: str, one: str, service: str, made: type[Struct], out: type[Struct]) -> list[Endpoint]:
     """The five endpoints of a kind of thing that is created, read, listed, changed and deleted by id."""
     many, name = path.strip("/").replace("-", "_"), one.replace("_", " ")
     return [
         _get(
-            path, service, f"list_{many}", "read", f"List {many.replace('_', ' ')}", query=query, answer=out, lists=True
+            path,
+            service,
+            f"list_{many}",
+            "read",
+            f"List {many.replace('_', ' ')}",
+            query=PageQuery,
+            answer=out,
+            lists=True,
         ),
         _post(path, service, f"create_{one}", "write", f"Create a {name}", body=made, answer=out, status=201),
         _get(f"{path}/{{id}}", service, f"get_{one}", "read", f"Read a {name}", answer=out),
-        Endpoint(
-            method="PATCH",
-            path=f"{path}/{{id}}",
-            service=service,
-            rpc=f"patch_{one}",
-            needs="write",
-            summary=f"Change a {name} (RFC 7396)",
-            body=made,
-            answer=out,
-        ),
-        Endpoint(
-            method="DELETE",
-            path=f"{path}/{{id}}",
-            service=service,
-            rpc=f"delete_{one}",
-            needs="write",
-            summary=f"Delete a {name}",
-            status=204,
-        ),
+        _patch(f"{path}/{{id}}", service, f"patch_{one}", "write", f"Change a {name}", body=made, answer=out),
+        _delete(f"{path}/{{id}}", service, f"delete_{one}", "write", f"Delete a {name}"),
     ]
 
 
@@ -116,15 +115,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         status=201,
     ),
     _get("/api-keys/{id}", _G, "get_api_key", "admin", "Read an API key", answer=accounts.ApiKey),
-    Endpoint(
-        method="DELETE",
-        path="/api-keys/{id}",
-        service=_G,
-        rpc="delete_api_key",
-        needs="admin",
-        summary="Revoke an API key",
-        status=204,
-    ),
+    _delete("/api-keys/{id}", _G, "delete_api_key", "admin", "Revoke an API key"),
     _post("/api-keys/{id}/roll", _G, "roll_api_key", "admin", "Give an API key a new secret", answer=accounts.ApiKey),
     _get("/test-clock", _G, "get_test_clock", "read", "The test clock", answer=accounts.TestClock),
     _post(
@@ -185,15 +176,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         errors=_REFUSED,
     ),
     _get("/holds/{id}", _B, "get_hold", "read", "Read a hold", answer=booking.Hold),
-    Endpoint(
-        method="DELETE",
-        path="/holds/{id}",
-        service=_B,
-        rpc="release_hold",
-        needs="write",
-        summary="Release a hold",
-        status=204,
-    ),
+    _delete("/holds/{id}", _B, "release_hold", "write", "Release a hold"),
     _get(
         "/bookings",
         _B,
@@ -225,13 +208,12 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         query=booking.BookingQuery,
         answer=booking.Booking,
     ),
-    Endpoint(
-        method="PATCH",
-        path="/bookings/{id}",
-        service=_B,
-        rpc="patch_booking",
-        needs="write",
-        summary="Change a booking (RFC 7396)",
+    _patch(
+        "/bookings/{id}",
+        _B,
+        "patch_booking",
+        "write",
+        "Change a booking",
         body=booking.BookingPatch,
         answer=booking.Booking,
     ),
@@ -240,14 +222,14 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     _act("approve", booking.Reason, "Approve a pending booking"),
     _act("decline", booking.Reason, "Decline a pending booking"),
     _act("no-show", booking.Reason, "Mark a booking as no-show"),
-    Endpoint(
-        method="DELETE",
-        path="/bookings/{id}/no-show",
-        service=_B,
-        rpc="undo_no_show",
-        needs="write",
-        summary="Undo a no-show",
+    _delete(
+        "/bookings/{id}/no-show",
+        _B,
+        "undo_no_show",
+        "write",
+        "Undo a no-show",
         answer=booking.Booking,
+        status=200,
         errors=("invalid_state",),
     ),
     _act("complete", booking.Reason, "Complete a booking"),
@@ -266,15 +248,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     ),
     _get("/people", _B, "list_people", "admin", "List people", query=PageQuery, answer=booking.Person, lists=True),
     _get("/people/{id}", _B, "get_person", "admin", "Read a person", answer=booking.Person),
-    Endpoint(
-        method="DELETE",
-        path="/people/{id}",
-        service=_B,
-        rpc="erase_person",
-        needs="admin",
-        summary="Erase a person",
-        status=204,
-    ),
+    _delete("/people/{id}", _B, "erase_person", "admin", "Erase a person"),
     _get(
         "/calendars",
         _C,
@@ -296,25 +270,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         status=201,
     ),
     _get("/calendars/{id}", _C, "get_calendar", "read", "Read a calendar", answer=calendars.Calendar),
-    Endpoint(
-        method="PATCH",
-        path="/calendars/{id}",
-        service=_C,
-        rpc="patch_calendar",
-        needs="write",
-        summary="Change a calendar (RFC 7396)",
+    _patch(
+        "/calendars/{id}",
+        _C,
+        "patch_calendar",
+        "write",
+        "Change a calendar",
         body=calendars.CalendarPatch,
         answer=calendars.Calendar,
     ),
-    Endpoint(
-        method="DELETE",
-        path="/calendars/{id}",
-        service=_C,
-        rpc="delete_calendar",
-        needs="write",
-        summary="Disconnect a calendar",
-        status=204,
-    ),
+    _delete("/calendars/{id}", _C, "delete_calendar", "write", "Disconnect a calendar"),
     _post(
         "/calendars/{id}/sync", _C, "sync_calendar", "write", "Synchronise now", answer=calendars.Calendar, status=202
     ),
@@ -339,25 +304,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         status=201,
     ),
     _get("/events/{id}", _C, "get_event", "read", "Read a calendar event", answer=calendars.CalendarEvent),
-    Endpoint(
-        method="PATCH",
-        path="/events/{id}",
-        service=_C,
-        rpc="patch_event",
-        needs="write",
-        summary="Change an own block (RFC 7396)",
+    _patch(
+        "/events/{id}",
+        _C,
+        "patch_event",
+        "write",
+        "Change an own block",
         body=calendars.CalendarEventIn,
         answer=calendars.CalendarEvent,
     ),
-    Endpoint(
-        method="DELETE",
-        path="/events/{id}",
-        service=_C,
-        rpc="delete_event",
-        needs="write",
-        summary="Delete an own block",
-        status=204,
-    ),
+    _delete("/events/{id}", _C, "delete_event", "write", "Delete an own block"),
     _get(
         "/webhooks", _W, "list_webhooks", "hooks", "List webhooks", query=PageQuery, answer=webhooks.Webhook, lists=True
     ),
@@ -372,25 +328,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         status=201,
     ),
     _get("/webhooks/{id}", _W, "get_webhook", "hooks", "Read a webhook", answer=webhooks.Webhook),
-    Endpoint(
-        method="PATCH",
-        path="/webhooks/{id}",
-        service=_W,
-        rpc="patch_webhook",
-        needs="webhooks",
-        summary="Change a webhook (RFC 7396)",
+    _patch(
+        "/webhooks/{id}",
+        _W,
+        "patch_webhook",
+        "webhooks",
+        "Change a webhook",
         body=webhooks.WebhookIn,
         answer=webhooks.Webhook,
     ),
-    Endpoint(
-        method="DELETE",
-        path="/webhooks/{id}",
-        service=_W,
-        rpc="delete_webhook",
-        needs="webhooks",
-        summary="Delete a webhook",
-        status=204,
-    ),
+    _delete("/webhooks/{id}", _W, "delete_webhook", "webhooks", "Delete a webhook"),
     _post(
         "/webhooks/{id}/rotate-secret",
         _W,
