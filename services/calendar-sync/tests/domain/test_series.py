@@ -145,6 +145,12 @@ def test_seconds_are_widened_to_minutes():
     ]
 
 
+def test_what_ends_in_the_year_9999_is_busy_until_the_last_minute_that_can_be_stored():
+    (ever,) = read(calendar_of("UID:a\nDTSTART:20260406T100000Z\nDTEND:99991231T235959Z"))
+    ((start, end),) = busy.busy(ever, WINDOW)
+    assert (datetime.fromtimestamp(start * 60, UTC), end) == (datetime(2026, 4, 6, 10, tzinfo=UTC), 2**31 - 1)
+
+
 @pytest.mark.parametrize(
     ("zone", "expected"),
     [

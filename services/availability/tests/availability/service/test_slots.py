@@ -1,6 +1,6 @@
 """Availability out of the service: settings, projected busy time, the memory of replicas."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -10,7 +10,7 @@ from kalends_availability.store.replica import Changed
 from kalends_shared.contracts.call import Reply
 from kalends_shared.db import Database
 
-from .world import DAY, NOW, OFFICE, Client, Node, at, pointers, refusal
+from .world import ALWAYS, DAY, NOW, OFFICE, Client, Node, at, pointers, refusal
 
 HALF_HOUR = timedelta(minutes=30)
 
@@ -57,6 +57,29 @@ async def test_bad_questions(api: Client) -> None:
     assert await api.availability(kind["id"], "start=2026-04-01&end=2026-07-01")
     chosen = f"&host_id={both['hosts'][0]['host_id']}"
     assert pointers(await refusal(api.availability(both["id"], chosen))) == [("?host_id", "invalid")]
+
+
+async def test_what_is_no_event_type_has_no_slots(api: Client) -> None:
+    kind = await api.event_type()
+    others = [
+        await api.host(),
+        await api.made("schedule", ALWAYS),
+        await api.made("location", {"name": "Room"}),
+        await api.made("resource", {"name": "Chair"}),
+        await api.made("booking_page", {"slug": "page", "title": "Page", "event_type_ids": [kind["id"]]}),
+    ]
+    for other in others:
+        assert (await refusal(api.availability(other["id"]))).code == "not_found"
+        assert (await refusal(api.availability(other["id"], f"&as_of={NOW:%Y-%m-%dT%H:%M:%SZ}"))).code == "not_found"
+        assert pointers(await refusal(api.quote(other["id"], at(9)))) == [("#/event_type_id", "not_found")]
+
+
+async def test_a_block_may_be_as_long_as_minutes_can_be_stored(api: Client) -> None:
+    host = await api.host()
+    kind = await api.event_type(host)
+    await api.busy_calendar(host, (at(10), datetime.fromtimestamp((2**31 - 1) * 60, UTC)))
+    assert at(9.5) in (starts := await api.starts(kind["id"]))
+    assert max(starts) == at(9.5)
 
 
 async def test_bookings_and_holds_take_and_give_back(api: Client) -> None:

@@ -12,6 +12,7 @@ from kalends_calendar_sync.domain.values import EPOCH, Length, When
 
 Interval = tuple[int, int]
 MINUTE: Final = timedelta(minutes=1)
+LAST_MINUTE: Final = 2**31 - 1  # the last that a projection's integer holds, in the year 6053
 
 
 class Window(Struct, frozen=True):
@@ -50,8 +51,8 @@ def busy(series: Series, window: Window, tentative: bool = True) -> list[Interva
 
 
 def minutes(start: datetime, end: datetime) -> Interval:
-    """An interval as minutes since 1970, widened to whole ones."""
-    return (start - EPOCH) // MINUTE, -((EPOCH - end) // MINUTE)
+    """An interval as minutes since 1970, widened to whole ones, until LAST_MINUTE: some block time until the year 9999."""
+    return min((start - EPOCH) // MINUTE, LAST_MINUTE), min(-((EPOCH - end) // MINUTE), LAST_MINUTE)
 
 
 def merge(intervals: Iterable[Interval]) -> list[Interval]:
