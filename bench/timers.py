@@ -26,10 +26,11 @@ from kalends_booking.schema import SCHEMA
 from kalends_booking.store.commit import commit
 from kalends_booking.store.people import PersonVersion, new_version
 from kalends_shared import migrations
-from kalends_shared.contracts.availability import EventType, EventTypeHost, Quote, QuotedHost, QuotedStart
+from kalends_shared.contracts.availability import EventType, EventTypeHost
 from kalends_shared.contracts.booking import BookingIn
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.ids import new_id
+from kalends_shared.contracts.quotes import Quote, QuotedHost, QuotedStart
 from kalends_shared.db import Database
 from kalends_shared.servers import Nats, Postgres
 from kalends_shared.service import run_loop

@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
-from kalends_shared.contracts.availability import Alternatives, AlternativesRequest, Quote, QuoteRequest
 from kalends_shared.contracts.call import Call
+from kalends_shared.contracts.quotes import Alternatives, AlternativesRequest, Quote, QuoteRequest
 from kalends_shared.db import Database
 from kalends_shared.rpc import RpcClient
 

@@ -9,8 +9,9 @@ import pytest
 from kalends_booking.handlers import context
 from kalends_booking.handlers.context import Context
 from kalends_booking.store import rebuild
-from kalends_shared.contracts.availability import Question, Refusal
+from kalends_shared.contracts.availability import Question
 from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.contracts.quotes import Refusal
 from kalends_shared.db import Database
 
 from .world import HALF_HOUR, NOON, AlwaysOpen, Client, event_type, refusal

@@ -12,8 +12,9 @@ from kalends_booking.domain.hold import conversion
 from kalends_booking.domain.placing import Booker
 from kalends_booking.store import holds, rebuild
 from kalends_booking.store.commit import commit
-from kalends_shared.contracts.availability import Limit, QuoteRequest, Refusal
+from kalends_shared.contracts.availability import Limit
 from kalends_shared.contracts.booking import BookingIn
+from kalends_shared.contracts.quotes import QuoteRequest, Refusal
 from kalends_shared.db import Database
 from kalends_shared.event_store import VersionConflict
 

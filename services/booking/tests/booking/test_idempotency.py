@@ -11,9 +11,9 @@ import pytest
 from kalends_booking.handlers.context import Context
 from kalends_booking.store.commit import COMMIT
 from kalends_shared import idempotency
-from kalends_shared.contracts.availability import Alternatives, AlternativesRequest, Refusal
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.contracts.quotes import Alternatives, AlternativesRequest, Refusal
 from kalends_shared.db import Database
 
 from .world import HALF_HOUR, NOON, TENANT, AlwaysOpen, Client, event_type, refusal

@@ -9,8 +9,9 @@ import pytest
 from kalends_booking import recurrence
 from kalends_booking.handlers import placing
 from kalends_booking.store import rebuild
-from kalends_shared.contracts.availability import Limit, Refusal
+from kalends_shared.contracts.availability import Limit
 from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.contracts.quotes import Refusal
 from kalends_shared.db import Database
 
 from .test_actions import settle
@@ -116,6 +117,14 @@ async def test_cancelled_by_scope(client: Client, scope: str, left: list[int]) -
     assert [n for n, status in enumerate(await statuses(client, ids)) if status == "confirmed"] == left
 
 
+async def test_the_etag_of_a_cancelled_series_is_that_of_the_booking_shown(client: Client) -> None:
+    ids = (await client.book(recurrence=DAILY)).body["series"]["booking_ids"]
+    await client.ask("patch_booking", {"metadata": {"a": 1}}, method="PATCH", params={"id": ids[1]})
+    reply = await client.act(ids[1], "cancel", {"scope": "all"}, key="once")
+    assert (reply.body["id"], reply.body["version"], reply.etag) == (ids[1], 3, '"3"')
+    assert (await client.act(ids[1], "cancel", {"scope": "all"}, key="once")).etag == '"3"'
+
+
 async def test_what_has_ended_is_left_alone(client: Client) -> None:
     ids = (await client.book(recurrence=DAILY)).body["series"]["booking_ids"]
     client.now = NOON + DAY + timedelta(hours=2)
@@ -214,6 +223,9 @@ def test_until_in_any_of_its_forms() -> None:
         "FREQ=DAILY;COUNT=3;INTERVAL=0",
         "FREQ=HOURLY;COUNT=3",
         "FREQ=WEEKLY;BYDAY=MO;COUNT=3",
+        "FREQ=WEEKLY;BYDAY=2FR;COUNT=3",
+        "FREQ=MONTHLY;BYMONTHDAY=0;COUNT=3",
+        "FREQ=YEARLY;BYMONTH=3,13;COUNT=2",
         "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30;COUNT=2",
         "FREQ=DAILY;UNTIL=20261399",
         "FREQ=DAILY;BYDAY=XX;COUNT=2",

@@ -10,13 +10,13 @@ import msgspec
 from kalends_booking.handlers.context import Context
 from kalends_booking.rpc import METHODS
 from kalends_shared import event_store
-from kalends_shared.contracts.availability import (
+from kalends_shared.contracts.availability import EventType, EventTypeHost, Location
+from kalends_shared.contracts.call import Call, Reply
+from kalends_shared.contracts.errors import KalendsError, invalid
+from kalends_shared.contracts.quotes import (
     Alternative,
     Alternatives,
     AlternativesRequest,
-    EventType,
-    EventTypeHost,
-    Location,
     Quote,
     QuotedHost,
     QuotedResource,
@@ -24,8 +24,6 @@ from kalends_shared.contracts.availability import (
     QuoteRequest,
     Refusal,
 )
-from kalends_shared.contracts.call import Call, Reply
-from kalends_shared.contracts.errors import KalendsError, invalid
 from kalends_shared.db import Database
 from kalends_shared.rpc import encoded
 from kalends_shared.testkit.waiting import eventually_async

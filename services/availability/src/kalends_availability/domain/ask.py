@@ -11,16 +11,8 @@ from kalends_availability.domain.rank import Standing, ranked
 from kalends_availability.domain.rules import Ask, View
 from kalends_availability.domain.verdicts import DETAILS, Judge, detail
 from kalends_availability.domain.zones import DAY, FIRST_DAY, LAST_DAY, instant_of, minute_after, minute_of
-from kalends_shared.contracts.availability import (
-    Alternative,
-    Cause,
-    Explanation,
-    HostVerdict,
-    QuotedHost,
-    QuotedStart,
-    Refusal,
-    RuleVerdict,
-)
+from kalends_shared.contracts.availability import Cause, Explanation, HostVerdict, RuleVerdict
+from kalends_shared.contracts.quotes import Alternative, QuotedHost, QuotedStart, Refusal
 
 WITHIN: Final = timedelta(days=14)
 

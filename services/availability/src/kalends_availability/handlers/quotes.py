@@ -12,17 +12,17 @@ from kalends_availability.domain.rules import Ask
 from kalends_availability.domain.zones import minute_of
 from kalends_availability.handlers.context import Context, wall
 from kalends_availability.store import busy, objects
-from kalends_shared.contracts.availability import (
+from kalends_shared.contracts.availability import Location
+from kalends_shared.contracts.call import Call, Reply
+from kalends_shared.contracts.errors import KalendsError, invalid
+from kalends_shared.contracts.quotes import (
     Alternatives,
     AlternativesRequest,
-    Location,
     Quote,
     QuotedResource,
     QuotedStart,
     QuoteRequest,
 )
-from kalends_shared.contracts.call import Call, Reply
-from kalends_shared.contracts.errors import KalendsError, invalid
 from kalends_shared.event_store import Position
 
 SEEN_SECONDS: Final = 0.12  # booking waits 0.2 s for the whole answer

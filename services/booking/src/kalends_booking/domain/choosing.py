@@ -12,8 +12,9 @@ from msgspec import Struct
 from kalends_booking.domain import periods
 from kalends_booking.domain.decision import HostLimit, minutes
 from kalends_booking.domain.refusals import refused
-from kalends_shared.contracts.availability import EventType, Quote, QuotedHost, QuotedResource, QuotedStart
+from kalends_shared.contracts.availability import EventType
 from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.contracts.quotes import Quote, QuotedHost, QuotedResource, QuotedStart
 
 OFFERED: Final = 5  # choices that one commit tries; where all are lost, it is looked again
 

@@ -22,7 +22,7 @@ from kalends_booking.domain.events import (
     Event,
     HoldPlaced,
 )
-from kalends_shared.contracts.availability import EventType, Location, Quote, QuotedHost
+from kalends_shared.contracts.availability import EventType, Location
 from kalends_shared.contracts.booking import (
     BookingIn,
     BookingLocation,
@@ -37,6 +37,7 @@ from kalends_shared.contracts.booking import (
     RescheduleIn,
 )
 from kalends_shared.contracts.errors import KalendsError, invalid
+from kalends_shared.contracts.quotes import Quote, QuotedHost
 
 # Who sits where they sat is not judged again: a converted hold, and the hosts that stay when another is replaced.
 _ANY_CAPACITY: Final = 1_000_000

@@ -1,6 +1,7 @@
 """Commands on a booking that is there: load, decide, commit, and again where somebody else was faster."""
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -13,8 +14,8 @@ from kalends_booking.store import bookings
 from kalends_booking.store.bookings import Loaded
 from kalends_booking.store.commit import Keyed, Outcome, commit
 from kalends_booking.store.people import PersonVersion
+from kalends_booking.store.replies import placed
 from kalends_shared import idempotency
-from kalends_shared.contracts.availability import AlternativesRequest
 from kalends_shared.contracts.booking import (
     BookingState,
     CancelIn,
@@ -28,16 +29,17 @@ from kalends_shared.contracts.booking import (
 from kalends_shared.contracts.call import Call, Reply, check_match, etag
 from kalends_shared.contracts.decode import decode
 from kalends_shared.contracts.errors import not_found
+from kalends_shared.contracts.quotes import AlternativesRequest
 from kalends_shared.event_store import VersionConflict
 
-Decide = Callable[[BookingState], Decision]
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 async def cancel_booking(ctx: Context, call: Call) -> Reply:
     """Cancels one booking of a series, it and those that follow, or all that are still to come."""
-    request = decode(call.body, CancelIn)
 
     async def attempt(loaded: Loaded) -> Attempt:
+        request = decode(call.body, CancelIn)
         decision = booking.cancel(loaded.state, call.now, request.reason, force=request.force)
         if request.scope == "this" or loaded.state.series_id is None:
             return Attempt(decision, loaded.person)
@@ -49,50 +51,53 @@ async def cancel_booking(ctx: Context, call: Call) -> Reply:
 
 
 async def approve_booking(ctx: Context, call: Call) -> Reply:
-    reason = decode(call.body, Reason).reason
-    return await change(ctx, call, lambda state: booking.approve(state, call.now, reason))
+    return await change(ctx, call, Reason, lambda state, told: booking.approve(state, call.now, told.reason))
 
 
 async def decline_booking(ctx: Context, call: Call) -> Reply:
-    reason = decode(call.body, Reason).reason
-    return await change(ctx, call, lambda state: booking.decline(state, call.now, reason))
+    return await change(ctx, call, Reason, lambda state, told: booking.decline(state, call.now, told.reason))
 
 
 async def complete_booking(ctx: Context, call: Call) -> Reply:
-    reason = decode(call.body, Reason).reason
-    return await change(ctx, call, lambda state: booking.complete(state, call.now, reason))
+    return await change(ctx, call, Reason, lambda state, told: booking.complete(state, call.now, told.reason))
 
 
 async def no_show_booking(ctx: Context, call: Call) -> Reply:
-    reason = decode(call.body, Reason).reason
-    return await change(ctx, call, lambda state: booking.no_show(state, call.now, reason))
+    return await change(ctx, call, Reason, lambda state, told: booking.no_show(state, call.now, told.reason))
 
 
 async def undo_no_show(ctx: Context, call: Call) -> Reply:
-    return await change(ctx, call, lambda state: booking.undo_no_show(state, call.now))
+    """Makes of a no-show what it was before; the body of a DELETE says nothing."""
+
+    async def attempt(loaded: Loaded) -> Attempt:
+        return Attempt(booking.undo_no_show(loaded.state, call.now), loaded.person)
+
+    return await attempted(ctx, call, attempt)
 
 
 async def payment_booking(ctx: Context, call: Call) -> Reply:
-    told = decode(call.body, PaymentIn)
-    payment = Payment(status=told.status, amount=told.amount, currency=told.currency, reference=told.reference)
-    return await change(ctx, call, lambda state: booking.tell_payment(state, call.now, payment, told.reason))
+    def decide(state: BookingState, told: PaymentIn) -> Decision:
+        payment = Payment(status=told.status, amount=told.amount, currency=told.currency, reference=told.reference)
+        return booking.tell_payment(state, call.now, payment, told.reason)
+
+    return await change(ctx, call, PaymentIn, decide)
 
 
 async def recordings_booking(ctx: Context, call: Call) -> Reply:
-    told = decode(call.body, RecordingIn)
-    event = RecordingReady(
-        recording=Recording(url=told.url, duration_seconds=told.duration_seconds), reason=told.reason
-    )
-    return await change(ctx, call, lambda state: booking.tell_recording(state, call.now, event))
+    def decide(state: BookingState, told: RecordingIn) -> Decision:
+        recording = Recording(url=told.url, duration_seconds=told.duration_seconds)
+        return booking.tell_recording(state, call.now, RecordingReady(recording=recording, reason=told.reason))
+
+    return await change(ctx, call, RecordingIn, decide)
 
 
-async def change(ctx: Context, call: Call, decide: Decide) -> Reply:
-    """A command that takes no new place."""
+async def change(ctx: Context, call: Call, body: type[T], decide: Callable[[BookingState, T], Decision]) -> Reply:
+    """A command that takes no new place; `body` is what it is told by."""
 
-    async def once(loaded: Loaded) -> "Attempt":
-        return Attempt(decide(loaded.state), loaded.person)
+    async def attempt(loaded: Loaded) -> Attempt:
+        return Attempt(decide(loaded.state, decode(call.body, body)), loaded.person)
 
-    return await attempted(ctx, call, once)
+    return await attempted(ctx, call, attempt)
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -115,6 +120,8 @@ async def attempted(
 ) -> Reply:
     """Loads the booking of the path, and commits what `attempt` decides; None: nothing changes, and it is answered as it is.
 
+    The body is read by `attempt`, so that a booking that is not there is 404 whatever the body says.
+
     Raises:
         KalendsError: `not_found`, `version_mismatch`, what `attempt` raises, a refusal of the commit.
     """
@@ -128,8 +135,9 @@ async def attempted(
             check_match(call, loaded.state.version)
             decided = await attempt(loaded)
             if decided is None:
-                return Reply(body=bookings.encode(loaded), etag=etag(loaded.state.version))
-            version = decided.decision.choices[0].changes[-1].after.version
+                same = Reply(body=bookings.encode(loaded), etag=etag(loaded.state.version))
+                return await placed(ctx.db.pool, call, same)
+            version = _after(decided.decision.choices[0], booking_id).version
             try:
                 outcome = await commit(
                     ctx.db.pool,
@@ -174,6 +182,11 @@ async def settled(ctx: Context, outcome: Outcome, fingerprint: bytes) -> Reply |
 
 
 def _shown(choice: Choice, booking_id: str, person: PersonData | None) -> bytes:
+    return msgspec.json.encode(public_booking(_after(choice, booking_id), person))
+
+
+def _after(choice: Choice, booking_id: str) -> BookingState:
+    """The booking as the choice leaves it, which may change others of its series too."""
     state = next(c.after for c in reversed(choice.changes) if c.after.id == booking_id)
     assert isinstance(state, BookingState)
-    return msgspec.json.encode(public_booking(state, person))
+    return state

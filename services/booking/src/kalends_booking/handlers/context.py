@@ -11,14 +11,9 @@ from msgspec import Struct
 from kalends_booking.domain.refusals import WITH_ALTERNATIVES
 from kalends_booking.store import replies
 from kalends_shared import idempotency
-from kalends_shared.contracts.availability import (
-    Alternatives,
-    AlternativesRequest,
-    Quote,
-    QuoteRequest,
-)
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.contracts.quotes import Alternatives, AlternativesRequest, Quote, QuoteRequest
 from kalends_shared.db import Database
 
 QUOTE_SECONDS: Final = 5.0  # an older one is asked again

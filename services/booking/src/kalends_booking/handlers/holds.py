@@ -15,12 +15,12 @@ from kalends_booking.store import holds
 from kalends_booking.store.commit import commit
 from kalends_shared import lists
 from kalends_shared.contracts import ids
-from kalends_shared.contracts.availability import AlternativesRequest, QuoteRequest
 from kalends_shared.contracts.booking import HoldIn, HoldState, public_hold
 from kalends_shared.contracts.call import Call, Reply, check_match, etag
 from kalends_shared.contracts.decode import decode, query
 from kalends_shared.contracts.endpoints import PageQuery
 from kalends_shared.contracts.errors import not_found
+from kalends_shared.contracts.quotes import AlternativesRequest, QuoteRequest
 from kalends_shared.event_store import VersionConflict
 
 

@@ -9,11 +9,11 @@ from kalends_booking.handlers.context import Context
 from kalends_booking.store import people
 from kalends_booking.store.bookings import Loaded
 from kalends_booking.store.people import PersonVersion
-from kalends_shared.contracts.availability import Quote, QuoteRequest
 from kalends_shared.contracts.booking import BookingPatch, BookingState, PersonData
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.decode import patch
 from kalends_shared.contracts.errors import KalendsError, invalid
+from kalends_shared.contracts.quotes import Quote, QuoteRequest
 
 _ERASED = "erased"
 _OF_THE_BOOKER = ("booker_name", "booker_phone", "booker_timezone", "guests", "answers")

@@ -21,7 +21,6 @@ from kalends_booking.store.people import PersonVersion
 from kalends_booking.store.replies import placed
 from kalends_shared import idempotency
 from kalends_shared.contracts import ids
-from kalends_shared.contracts.availability import AlternativesRequest, QuoteRequest
 from kalends_shared.contracts.booking import (
     BookingIn,
     BookingState,
@@ -34,6 +33,7 @@ from kalends_shared.contracts.booking import (
 from kalends_shared.contracts.call import Call, Reply, etag
 from kalends_shared.contracts.decode import decode
 from kalends_shared.contracts.errors import invalid
+from kalends_shared.contracts.quotes import AlternativesRequest, QuoteRequest
 from kalends_shared.event_store import VersionConflict
 
 
@@ -160,12 +160,12 @@ async def _series(
 
 async def reschedule_booking(ctx: Context, call: Call) -> Reply:
     """Moves a booking: its id, duration and hosts stay, unless told otherwise."""
-    request = decode(call.body, RescheduleIn)
-    moving: list[BookingState] = []
+    moving: list[tuple[BookingState, RescheduleIn]] = []
 
     async def attempt(loaded: Loaded) -> Attempt:
+        request = decode(call.body, RescheduleIn)
         state, late = placing.may_move(loaded.state, request, call.now)
-        moving[:] = [state]
+        moving[:] = [(state, request)]
         quote = await Quoted(ctx, call, _move_request(state, request)).fresh()
         wish = Wish(quote=quote, start=quote.starts[0], seats=state.seats, keep=tuple(state.host_ids))
         options = await offers(ctx, call, wish, besides=state.id)
@@ -177,7 +177,7 @@ async def reschedule_booking(ctx: Context, call: Call) -> Reply:
         return Attempt(decision, loaded.person, final=choosing.plain(wish) is not None)
 
     def instead() -> AlternativesRequest:
-        state = moving[0]
+        state, request = moving[0]
         end_at = request.end_at or request.start_at + (state.end_at - state.start_at)
         asked = other_starts(state.event_type_id, request.start_at, end_at, request.host_id, state.seats)
         asked.booking_id = state.id
@@ -188,12 +188,12 @@ async def reschedule_booking(ctx: Context, call: Call) -> Reply:
 
 async def reassign_booking(ctx: Context, call: Call) -> Reply:
     """Gives a booking, or one host's part in it, to another host at the same time."""
-    request = decode(call.body, ReassignIn)
-    given: list[BookingState] = []
+    given: list[tuple[BookingState, ReassignIn]] = []
 
     async def attempt(loaded: Loaded) -> Attempt:
+        request = decode(call.body, ReassignIn)
         state, late, leaving = placing.may_reassign(loaded.state, request, call.now)
-        given[:] = [state]
+        given[:] = [(state, request)]
         asked = QuoteRequest(
             event_type_id=state.event_type_id,
             start_at=state.start_at,
@@ -210,7 +210,7 @@ async def reassign_booking(ctx: Context, call: Call) -> Reply:
         return Attempt(decision, loaded.person, final=choosing.plain(wish) is not None)
 
     def instead() -> AlternativesRequest:
-        state = given[0]
+        state, request = given[0]
         alone = request.host_id if len(state.host_ids) == 1 else None
         asked = other_starts(state.event_type_id, state.start_at, state.end_at, alone, state.seats)
         asked.booking_id = state.id

@@ -5,16 +5,8 @@ from typing import Any
 
 from kalends_booking.domain import choosing
 from kalends_booking.domain.choosing import Seen, Taken, Wish
-from kalends_shared.contracts.availability import (
-    EventType,
-    EventTypeHost,
-    Limit,
-    Quote,
-    QuotedHost,
-    QuotedResource,
-    QuotedStart,
-    Refusal,
-)
+from kalends_shared.contracts.availability import EventType, EventTypeHost, Limit
+from kalends_shared.contracts.quotes import Quote, QuotedHost, QuotedResource, QuotedStart, Refusal
 
 from .given import HOUR, MADE, NOON, ONE, refused
 
