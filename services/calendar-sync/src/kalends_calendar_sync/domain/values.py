@@ -58,7 +58,12 @@ def instant(wall: datetime, zone: tzinfo) -> datetime:
 
 @lru_cache(maxsize=20_000)
 def _origin(zone: tzinfo, day: int) -> datetime | None:
-    """What the wall clock shows at the epoch, by the offset of a day; None where that changes within the day."""
+    """What the wall clock shows at the epoch, by the offset of a day; None where that changes within the day.
+
+    It is None of the calendar's last day, too, by which some mean for ever: there is no day after it to compare with.
+    """
+    if day == datetime.max.toordinal():
+        return None
     dawn = datetime.fromordinal(day)
     first = _offset(dawn, zone)
     return EPOCH_WALL + first if first == _offset(dawn + timedelta(days=1), zone) else None
