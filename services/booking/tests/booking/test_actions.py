@@ -69,10 +69,20 @@ async def test_reschedule_may_overlap_itself_but_nobody_else(client: Client) -> 
     assert await client.get(made["id"]) == moved.body
 
 
-async def test_an_unknown_booking_is_not_found(client: Client) -> None:
-    for action in ("cancel", "reschedule", "approve", "decline"):
-        body = {"start_at": LATER} if action == "reschedule" else {}
-        assert (await refusal(client.act("bkg_none", action, body))).code == "not_found"
+@pytest.mark.parametrize(
+    "action",
+    ["cancel", "reschedule", "reassign", "approve", "decline", "complete", "no_show", "payment", "recordings"],
+)
+@pytest.mark.parametrize("body", [{}, {"nonsense": 1}])
+async def test_an_unknown_booking_is_not_found_whatever_the_body(client: Client, action: str, body: Any) -> None:
+    assert (await refusal(client.act("bkg_none", action, body))).code == "not_found"
+
+
+async def test_a_patch_that_changes_nothing_still_tells_where_the_booking_stands(client: Client) -> None:
+    """Code that reads the position off every answer to a write finds one, and can read as of it."""
+    made = await client.book()
+    same = await client.ask("patch_booking", {"metadata": {}}, method="PATCH", params={"id": made.body["id"]})
+    assert (same.body, same.etag, same.position) == (made.body, made.etag, made.position)
 
 
 async def test_if_match_holds_a_write_to_a_version(client: Client) -> None:
