@@ -53,6 +53,23 @@ async def test_frozen_advanced_and_released(keyed: Keyed, serve: Serve) -> None:
     assert {call.tenant[-5:] for call in moves} == {"-test"}
 
 
+async def test_frozen_at_the_moment_that_the_client_takes_for_now(keyed: Keyed, serve: Serve) -> None:
+    """Whole seconds, and the way to here, make of it a moment that has passed."""
+    await serve("booking", advance_clock=done)
+    test = await keyed("write", mode="test")
+    at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=2)
+    try:
+        assert (await test("POST", "/test-clock", {"freeze_at": iso(at)})).json() == {"now": iso(at)}
+        problem(
+            await test("POST", "/test-clock", {"freeze_at": iso(at - timedelta(seconds=1))}),
+            422,
+            "validation_failed",
+            "#/freeze_at",
+        )
+    finally:
+        await test("POST", "/test-clock", {"release": True})
+
+
 async def test_the_clock_is_held_for_as_long_as_firing_takes(database_url: str) -> None:
     db = await Database.connect(database_url, "gateway", size=1)
     timeout = "SHOW idle_in_transaction_session_timeout"

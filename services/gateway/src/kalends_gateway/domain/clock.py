@@ -8,6 +8,8 @@ from kalends_shared.contracts.errors import FieldError, KalendsError, invalid
 
 _MOVES: Final = ("freeze_at", "advance_seconds", "release")
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+# A client's "now" has passed by the time it arrives, and its clock may be slow.
+_NOW_WITHIN: Final = timedelta(minutes=1)
 
 
 def moved(body: TestClockIn, stopped_at: datetime | None, wall: datetime) -> datetime | None:
@@ -29,7 +31,7 @@ def moved(body: TestClockIn, stopped_at: datetime | None, wall: datetime) -> dat
             raise invalid("#/release", "invalid_choice", "must be true")
         return None
     if body.freeze_at is not None:
-        if body.freeze_at < (stopped_at or wall):
+        if body.freeze_at < (stopped_at or wall - _NOW_WITHIN):
             raise invalid(
                 "#/freeze_at", "invalid", "must not be before the time that the clock shows; only release turns it back"
             )
