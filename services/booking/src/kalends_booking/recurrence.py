@@ -17,6 +17,9 @@ _HORIZON: Final = timedelta(days=732)
 _FREQUENCIES: Final = frozenset({"DAILY", "WEEKLY", "MONTHLY", "YEARLY"})
 _UNTIL: Final = re.compile(r"\d{8}(T\d{6}Z?)?")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,3}")
+# How far these lists count, forwards or backwards: dateutil takes what lies beyond, and 0, for no restriction at all.
+_REACH: Final = {"BYMONTH": 12, "BYMONTHDAY": 31, "BYYEARDAY": 366, "BYWEEKNO": 53, "BYSETPOS": 366}
+_PLACE: Final = re.compile(r"[+-]?[0-9]{1,3}")
 
 
 def starts(rule: str, first: datetime, zone: str) -> list[datetime]:
@@ -59,6 +62,11 @@ def _parts(rule: str) -> dict[str, str]:
     for name in ("COUNT", "INTERVAL"):
         if name in parts and not _NUMBER.fullmatch(parts[name]):
             raise _wrong(f"has a {name} that is no number from 1")
+    for name in _REACH.keys() & parts.keys():
+        if not all(_PLACE.fullmatch(n) and 1 <= abs(int(n)) <= _REACH[name] for n in parts[name].split(",")):
+            raise _wrong(f"has a {name} that counts further than {_REACH[name]}, or from 0")
+    if parts["FREQ"] in {"DAILY", "WEEKLY"} and re.search(r"\d", parts.get("BYDAY", "")):
+        raise _wrong("has a numbered BYDAY, which goes with MONTHLY and YEARLY")
     if "UNTIL" in parts and not _UNTIL.fullmatch(parts["UNTIL"]):
         raise _wrong("has an UNTIL that is no date")
     return parts
