@@ -240,6 +240,8 @@ async def test_headers_that_are_none(keyed: Keyed, serve: Serve) -> None:
     problem(await key("POST", "/holds", {}), 400, "idempotency_key_required")
     for bad in ("", "k" * 256, "é".encode()):
         problem(await key("POST", "/bookings", {}, headers={"Idempotency-Key": bad}), 400, "malformed")
+    twice = [("Idempotency-Key", "one"), ("Idempotency-Key", "other")]
+    problem(await key.http.post("/bookings", json={}, headers=twice), 400, "malformed")
     for bad in ("%%%", "", "booking", "booking:1", "booking:1.2;availability:1.2", "booking:" + "1" * 30 + ".2"):
         problem(await key("GET", "/bookings", headers={"Kalends-Min-Position": bad}), 400, "malformed")
     assert not calls

@@ -210,6 +210,7 @@ async def test_if_match_holds_a_write_to_its_version(admin: Api) -> None:
     made = await admin.made("/api-keys", {"name": "x"})
     at = f"/api-keys/{made['id']}"
     problem(await admin("POST", at + "/roll", headers={"If-Match": '"7"'}), 412, "version_mismatch")
+    problem(await admin("POST", at + "/roll", {"x": 1}), 422, "validation_failed", "#/x")
     assert (await admin("POST", at + "/roll", headers={"If-Match": 'W/"1"'})).json()["version"] == 2
     problem(await admin("DELETE", at, headers={"If-Match": '"1"'}), 412, "version_mismatch")
     assert (await admin("GET", at, headers={"If-None-Match": '"2"'})).status_code == 304

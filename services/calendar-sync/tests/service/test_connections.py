@@ -111,6 +111,14 @@ async def test_changes_are_held_to_their_version(world: World) -> None:
     assert (state.version, state.reads_busy) == (2, False)
 
 
+async def test_to_synchronise_takes_no_members(world: World) -> None:
+    params = {"id": shown(await world.calendars.create(world.call(BODY)))["id"]}
+    with pytest.raises(KalendsError) as error:
+        await world.calendars.sync(world.call({"x": 1}, params=params))
+    assert refused(error) == ("validation_failed", [("#/x", "unknown_field")])
+    assert (await world.calendars.sync(world.call({}, params=params))).status == 202
+
+
 async def test_a_new_password_is_tried_at_once(world: World, radicale: CalendarServer) -> None:
     radicale.put("a", at(NOON))
     made = await world.connect(radicale, password="wrong")

@@ -223,6 +223,7 @@ async def test_retry_sends_what_has_ended_and_what_waits(rig: Rig, receiver: Rec
 
     await eventually_async(waits)
     delivery = (await rig.deliveries(made))[0]
+    assert pointers(await refused(rig, "retry_delivery", {"x": 1}, id=delivery["id"])) == [("#/x", "unknown_field")]
     reply = await rig.reply("retry_delivery", id=delivery["id"])
     assert (reply.status, reply.body.id) == (202, delivery["id"])
     assert (await rig.ended(made))[0]["status"] == "failed"

@@ -22,6 +22,10 @@ class NoQuery(Struct):
     """No parameters; every one is unknown."""
 
 
+class NoBody(Struct):
+    """No members; every one is unknown."""
+
+
 class Endpoint(Struct, frozen=True, kw_only=True):
     """One method of one path. `needs` is the scope (hooks: read or webhooks; any: none in particular).
 

@@ -18,7 +18,7 @@ from kalends_shared.contracts import ids
 from kalends_shared.contracts.calendars import CalendarIn, CalendarPatch
 from kalends_shared.contracts.call import Call, Reply, check_match
 from kalends_shared.contracts.decode import decode, patch, query
-from kalends_shared.contracts.endpoints import PageQuery
+from kalends_shared.contracts.endpoints import NoBody, PageQuery
 from kalends_shared.contracts.errors import invalid, not_found
 from kalends_shared.db import Connection, Database
 from kalends_shared.event_store import Appended
@@ -173,6 +173,7 @@ class Calendars:
 
     async def sync(self, call: Call) -> Reply:
         """Has the calendar read at once, and tries again what was given up on writing into it."""
+        decode(call.body, NoBody)
 
         async def ask(conn: Connection) -> Reply:
             row = await self._one(conn, call)

@@ -13,7 +13,7 @@ from kalends_shared import lists
 from kalends_shared.contracts.accounts import ApiKey, ApiKeyIn, RateLimits
 from kalends_shared.contracts.call import Call, Reply, check_match, etag
 from kalends_shared.contracts.decode import decode, query
-from kalends_shared.contracts.endpoints import PageQuery
+from kalends_shared.contracts.endpoints import NoBody, PageQuery
 from kalends_shared.contracts.errors import not_found
 from kalends_shared.contracts.ids import new_id
 from kalends_shared.db import Connection, Database
@@ -72,6 +72,7 @@ class Keys:
         return Reply(body=shown(row), etag=etag(row["version"]))
 
     async def roll_api_key(self, call: Call) -> Reply:
+        decode(call.body, NoBody)
         key_id = call.params["id"]
 
         async def work(conn: Connection) -> Reply:

@@ -95,7 +95,7 @@ class Api:
         ids: dict[str, str] = asked.path_params
         if not all(map(_ID.fullmatch, ids.values())):
             raise not_found("This id")
-        key = request.idempotency_key(head) if endpoint.method == "POST" else None
+        key = request.idempotency_key(asked.scope["headers"]) if endpoint.method == "POST" else None
         if key is None and endpoint.idempotency == "required":
             raise KalendsError("idempotency_key_required", "This needs an Idempotency-Key.")
         query = asked.scope["query_string"].decode("latin-1")

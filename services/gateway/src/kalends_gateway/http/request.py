@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,7 +16,8 @@ _JSON_TYPES: Final = frozenset({b"application/json", b"application/merge-patch+j
 _DRAINED_BYTES: Final = 16 * 1024 * 1024
 _DRAIN_SECONDS: Final = 5.0
 
-Head = dict[bytes, bytes]
+Head = dict[bytes, bytes]  # of each name the last
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 def request_id(head: Head) -> str:
@@ -36,14 +38,14 @@ def secret(head: Head) -> str | None:
     return given.strip().decode("latin-1") if given else None
 
 
-def idempotency_key(head: Head) -> str | None:
-    """Raises: KalendsError: `malformed` where it has not 1 to 255 printable characters."""
-    given = head.get(b"idempotency-key")
-    if given is None:
+def idempotency_key(headers: Headers) -> str | None:
+    """Raises: KalendsError: `malformed` where it has not 1 to 255 printable characters, or there are several."""
+    given = [value for name, value in headers if name == b"idempotency-key"]
+    if not given:
         return None
-    if not _IDEMPOTENCY_KEY.fullmatch(given):
-        raise KalendsError("malformed", "Idempotency-Key must have 1 to 255 characters of printable ASCII.")
-    return given.decode()
+    if len(given) > 1 or not _IDEMPOTENCY_KEY.fullmatch(given[0]):
+        raise KalendsError("malformed", "Idempotency-Key must be one, of 1 to 255 characters of printable ASCII.")
+    return given[0].decode()
 
 
 def min_position(head: Head) -> str | None:

@@ -10,6 +10,7 @@ from kalends_shared import lists
 from kalends_shared.contracts import ids
 from kalends_shared.contracts.call import Call, Reply, encoded
 from kalends_shared.contracts.decode import decode, query
+from kalends_shared.contracts.endpoints import NoBody
 from kalends_shared.contracts.errors import not_found
 from kalends_shared.contracts.webhooks import DeliveriesQuery, Delivery, Replayed, ReplayIn, TestIn
 from kalends_shared.db import Connection, Database
@@ -56,6 +57,8 @@ class Deliveries:
         return Reply(body=await self._one(self._db.pool, call))
 
     async def retry(self, call: Call) -> Reply:
+        decode(call.body, NoBody)
+
         async def again(conn: Connection) -> Reply:
             before = await self._one(conn, call)
             if not await subscriptions.exists(conn, call.tenant, before.webhook_id):
