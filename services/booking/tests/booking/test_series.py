@@ -10,6 +10,7 @@ from kalends_booking import recurrence
 from kalends_booking.handlers import placing
 from kalends_booking.store import rebuild
 from kalends_shared.contracts.availability import Limit
+from kalends_shared.contracts.call import etag
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.quotes import Refusal
 from kalends_shared.db import Database
@@ -134,6 +135,20 @@ async def test_what_has_ended_is_left_alone(client: Client) -> None:
         "confirmed",
         "cancelled",
     ]  # the timers of the first two are late
+
+
+@pytest.mark.parametrize("scope", ["following", "all"])
+async def test_what_is_left_is_cancelled_by_one_that_has_ended_too(client: Client, scope: str) -> None:
+    ids = (await client.book(recurrence=DAILY)).body["series"]["booking_ids"]
+    client.now = NOON + timedelta(hours=1)
+    await client.ask("advance_clock", {"now": client.now}, mode="test")
+    reply = await client.act(ids[0], "cancel", {"scope": scope})
+    assert (reply.body["id"], reply.body["status"]) == (ids[0], "completed")
+    assert (reply.body, reply.etag) == (await client.get(ids[0]), etag(reply.body["version"]))
+    assert await statuses(client, ids) == ["completed", "cancelled", "cancelled"]
+    for one in ids:
+        refused = await refusal(client.act(one, "cancel", {"scope": scope}))
+        assert (refused.code, refused.extra["state"]) == ("invalid_state", (await client.get(one))["status"])
 
 
 async def test_fifty_two_weeks_at_one_time_of_the_wall(client: Client, db: Database) -> None:

@@ -67,17 +67,15 @@ def create(
     return Decision(choices=(_joined(parts),), cap=cap)
 
 
-def cancel(first: Decision, others: Iterable[BookingState], now: datetime, request: CancelIn) -> Decision:
-    """A booking and others of its series in one; those that time has ended meanwhile stay as they are.
+def cancel(one: BookingState, others: Iterable[BookingState], now: datetime, request: CancelIn) -> Decision:
+    """A booking and others of its series, the earliest first; those that have ended stay as they are, it among them.
 
     Raises:
-        KalendsError: `cutoff_passed` where one of them is inside its cut-off.
+        KalendsError: `invalid_state` where all have ended; `cutoff_passed` where one of them is inside its cut-off.
     """
-    decisions = [first]
-    for state in others:
-        caught_up, _ = booking.caught_up(state, now)
-        if caught_up.status in booking.OPEN:
-            decisions.append(booking.cancel(state, now, request.reason, force=request.force))
+    ordered = sorted((one, *others), key=lambda state: (state.start_at, state.id))
+    left = [state for state in ordered if booking.caught_up(state, now)[0].status in booking.OPEN]
+    decisions = [booking.cancel(state, now, request.reason, force=request.force) for state in left or [one]]
     return Decision(
         choices=(_joined([decision.choices[0] for decision in decisions]),),
         leaves=tuple(one for decision in decisions for one in decision.leaves),

@@ -40,12 +40,12 @@ async def cancel_booking(ctx: Context, call: Call) -> Reply:
 
     async def attempt(loaded: Loaded) -> Attempt:
         request = decode(call.body, CancelIn)
-        decision = booking.cancel(loaded.state, call.now, request.reason, force=request.force)
         if request.scope == "this" or loaded.state.series_id is None:
+            decision = booking.cancel(loaded.state, call.now, request.reason, force=request.force)
             return Attempt(decision, loaded.person)
         since = loaded.state.start_at if request.scope == "following" else None
         others = await bookings.open_of_series(ctx.db.pool, call, loaded.state, since)
-        return Attempt(series.cancel(decision, others, call.now, request), loaded.person)
+        return Attempt(series.cancel(loaded.state, others, call.now, request), loaded.person)
 
     return await attempted(ctx, call, attempt)
 
@@ -137,13 +137,13 @@ async def attempted(
             if decided is None:
                 same = Reply(body=bookings.encode(loaded), etag=etag(loaded.state.version))
                 return await placed(ctx.db.pool, call, same)
-            version = _after(decided.decision.choices[0], booking_id).version
+            version = _after(decided.decision.choices[0], loaded.state).version
             try:
                 outcome = await commit(
                     ctx.db.pool,
                     call,
                     decided.decision,
-                    render=lambda choice, shown=decided.shown: _shown(choice, booking_id, shown),  # type: ignore[misc]
+                    render=lambda choice, before=loaded.state, shown=decided.shown: _shown(choice, before, shown),  # type: ignore[misc]
                     keyed=keyed(call, fingerprint, Reply(etag=etag(version)), loaded.state.person_id),
                     person=decided.person,
                 )
@@ -181,12 +181,11 @@ async def settled(ctx: Context, outcome: Outcome, fingerprint: bytes) -> Reply |
     return None
 
 
-def _shown(choice: Choice, booking_id: str, person: PersonData | None) -> bytes:
-    return msgspec.json.encode(public_booking(_after(choice, booking_id), person))
+def _shown(choice: Choice, before: BookingState, person: PersonData | None) -> bytes:
+    return msgspec.json.encode(public_booking(_after(choice, before), person))
 
 
-def _after(choice: Choice, booking_id: str) -> BookingState:
-    """The booking as the choice leaves it, which may change others of its series too."""
-    state = next(c.after for c in reversed(choice.changes) if c.after.id == booking_id)
-    assert isinstance(state, BookingState)
-    return state
+def _after(choice: Choice, before: BookingState) -> BookingState:
+    """The booking as the choice leaves it, which may change others of its series too, or others alone."""
+    states = (change.after for change in reversed(choice.changes))
+    return next((one for one in states if isinstance(one, BookingState) and one.id == before.id), before)
