@@ -12,6 +12,7 @@ from kalends_calendar_sync.domain.values import EPOCH, Length, When
 
 Interval = tuple[int, int]
 MINUTE: Final = timedelta(minutes=1)
+LONGEST_REACH: Final = 1000 * 365 * DAY  # further back nothing begins, and the calendar itself soon ends
 LAST_MINUTE: Final = 2**31 - 1  # the last that a projection's integer holds, in the year 6053
 
 
@@ -111,7 +112,7 @@ def _reach(event: Instance) -> timedelta:
             lengths.append(end.after(start) - start.utc())
         elif end is not None:
             lengths.append(end.utc() - start.utc())
-    return max(*lengths, timedelta()) + 2 * DAY
+    return min(max(*lengths, timedelta()) + 2 * DAY, LONGEST_REACH)
 
 
 def _shift(later: Instance) -> timedelta:

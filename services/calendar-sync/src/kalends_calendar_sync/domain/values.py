@@ -62,7 +62,7 @@ def _origin(zone: tzinfo, day: int) -> datetime | None:
 
     It is None of the calendar's last day, too, by which some mean for ever: there is no day after it to compare with.
     """
-    if day == datetime.max.toordinal():
+    if day == date.max.toordinal():
         return None
     dawn = datetime.fromordinal(day)
     first = _offset(dawn, zone)
