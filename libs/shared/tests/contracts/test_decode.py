@@ -5,7 +5,7 @@ import msgspec
 import pytest
 from msgspec import Meta, Struct
 
-from kalends_shared.contracts import availability, decode
+from kalends_shared.contracts import availability, booking, decode
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.types import EMPTY, Instant, Json, Name, Zone
 
@@ -122,6 +122,14 @@ def test_queries_are_read_from_text():
     assert decode.query("at=2026-04-10T09:00:00%2B02:00", Asked).at == made.at
 
 
+def test_a_parameter_that_comes_again_makes_a_list_or_is_refused():
+    """None of them is dropped in silence: some clients write lists so."""
+    assert decode.query("status=a&status=b", Asked).status == ["a", "b"]
+    with pytest.raises(KalendsError) as caught:
+        decode.query("limit=5&limit=6", Asked)
+    assert [e.pointer for e in caught.value.fields] == ["?limit"]
+
+
 @pytest.mark.parametrize(
     ("text", "pointer"),
     [
@@ -153,6 +161,29 @@ def test_a_bad_parameter_is_at_its_name(text: str, pointer: str):
 def test_an_instant_needs_an_offset_and_must_exist(text: str):
     with pytest.raises(KalendsError):
         decode.query(f"at={text.replace('+', '%2B')}", Asked)
+
+
+@pytest.mark.parametrize("kind", [booking.BookingIn, booking.HoldIn, booking.RescheduleIn])
+def test_a_start_from_which_nothing_can_be_reckoned_is_too_far_away(kind: type[Struct]):
+    filled = {"event_type_id": "evt_1", "booker_name": "Ada", "booker_email": "ada@example.test"}
+    body = {name: filled[name] for name in kind.__struct_fields__ if name in filled}
+    for year in ("9999-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00"):
+        assert wrong(msgspec.json.encode(body | {"start_at": year}), kind) == {"#/start_at": "invalid"}
+    assert decode.decode(msgspec.json.encode(body | {"start_at": "9998-12-31T23:59:59Z"}), kind)
+
+
+@pytest.mark.parametrize("template", ["javascript:{booking_id}", "{booking_id}", "room five", ""])
+def test_a_location_makes_links_that_can_be_followed(template: str):
+    assert wrong(msgspec.json.encode({"name": "x", "url_template": template}), availability.LocationIn) == {
+        "#/url_template": "invalid"
+    }
+    made = decode.decode(b'{"name": "x", "url_template": "https://meet.example/{booking_id}"}', availability.LocationIn)
+    assert made.url_template == "https://meet.example/{booking_id}"
+
+
+def test_a_guest_may_be_no_more_than_an_address():
+    assert decode.decode(b'{"email": "bob@example.test"}', booking.Guest).name is None
+    assert wrong(b'{"name": "Bob"}', booking.Guest) == {"#/email": "required"}
 
 
 def test_rules_that_span_fields_have_pointers_too():

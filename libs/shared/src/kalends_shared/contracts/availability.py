@@ -23,6 +23,7 @@ from kalends_shared.contracts.types import (
     Object,
     ShortKey,
     Slug,
+    Url,
     Zone,
 )
 
@@ -148,7 +149,7 @@ class LocationIn(Struct, kw_only=True):
     name: Name
     kind: Literal["in_person", "phone", "link"] | None = None
     address: Name | None = None
-    url_template: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    url_template: Url | None = None
     metadata: Json = EMPTY
 
 

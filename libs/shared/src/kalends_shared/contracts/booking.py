@@ -5,14 +5,14 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from kalends_shared.contracts.events import Actor
-from kalends_shared.contracts.types import EMPTY, Currency, Email, Instant, Json, Name, Object, Phone, Url, Zone
+from kalends_shared.contracts.types import EMPTY, Currency, Email, Instant, Json, Name, Object, Phone, Start, Url, Zone
 
 Status = Literal["pending", "confirmed", "declined", "cancelled", "completed", "no_show"]
 Seats = Annotated[int, Meta(ge=1, le=10_000)]
 
 
-class Guest(Struct):
-    name: Name
+class Guest(Struct, kw_only=True):
+    name: Name | None = None
     email: Email
 
 
@@ -25,7 +25,7 @@ class Recurrence(Struct):
 
 class BookingIn(Struct, kw_only=True):
     event_type_id: str
-    start_at: Instant
+    start_at: Start
     booker_name: Name
     booker_email: Email
     end_at: Instant | None = None
@@ -150,7 +150,7 @@ class CancelIn(Struct, kw_only=True):
 
 
 class RescheduleIn(Struct, kw_only=True):
-    start_at: Instant
+    start_at: Start
     end_at: Instant | None = None
     host_id: str | None = None
     reason: Name | None = None
@@ -181,7 +181,7 @@ class RecordingIn(Struct, kw_only=True):
 
 class HoldIn(Struct, kw_only=True):
     event_type_id: str
-    start_at: Instant
+    start_at: Start
     end_at: Instant | None = None
     host_id: str | None = None
     seats: Seats = 1

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import MAXYEAR, datetime
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -14,6 +15,8 @@ Problem = tuple[str, str]
 # The local part and domain of RFC 5321 4.1.2 without quoted strings and address literals, which no booker types.
 _EMAIL: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]{1,64}@(?:[^\s@.]{1,63}\.)*[^\s@.]{1,63}")
 _CLOCK: Final = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00")
+# As people write them: digits and what stands between them, an extension after them.
+_PHONE: Final = re.compile(r"\+?(?:[ ().\-/]*[0-9]){3,20}[ )]*(?:(?:x|ext\.?|#)\s*[0-9]{1,6})?", re.IGNORECASE)
 _METADATA_KEYS: Final = 50
 _METADATA_KEY: Final = 40
 _METADATA_VALUE: Final = 500
@@ -51,6 +54,11 @@ def url(value: str) -> Iterator[Problem]:
         yield "", "is not an http or https URL"
 
 
+def phone(value: str) -> Iterator[Problem]:
+    if not _PHONE.fullmatch(value.strip()):
+        yield "", "is not a phone number"
+
+
 def metadata(value: Any) -> Iterator[Problem]:
     if len(value) > _METADATA_KEYS:
         yield "", f"has more than {_METADATA_KEYS} keys"
@@ -65,6 +73,11 @@ def value_size(key: str, item: Any) -> Iterator[Problem]:
     size = len(item) if isinstance(item, str) else len(jsjson.canonical(item).decode())
     if size > _METADATA_VALUE:
         yield f"/{escape(key)}", f"is longer than {_METADATA_VALUE} characters"
+
+
+def start(value: datetime) -> Iterator[Problem]:
+    if value.year == MAXYEAR:
+        yield "", "is too far away"
 
 
 def any_object(value: Any) -> Iterator[Problem]:  # noqa: ARG001 (its bounds are the body's)
@@ -82,5 +95,6 @@ CHECKS: Final[dict[str, Callable[[Any], Iterator[Problem]]]] = {
     "clock_time": clock_time,
     "url": url,
     "metadata": metadata,
+    "start": start,
     "object": any_object,
 }

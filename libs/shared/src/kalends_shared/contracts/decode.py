@@ -49,12 +49,18 @@ def patch(raw: bytes, current: T) -> T:
 
 
 def query(text: str, kind: type[T]) -> T:
-    """Reads a query string; lists are written with commas, a space in an instant stands for its plus sign."""
+    """Reads a query string; a space in an instant stands for its plus sign.
+
+    Lists are written with commas; a parameter that comes again continues it, as many clients write lists.
+    """
     try:
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=100)
     except (ValueError, UnicodeDecodeError) as error:
         raise KalendsError("malformed", "The query string cannot be parsed.") from error
-    return _build(dict(pairs), kind, "?")
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        found[name] = f"{found[name]},{value}" if name in found else value
+    return _build(found, kind, "?")
 
 
 def parse(raw: bytes) -> Any:

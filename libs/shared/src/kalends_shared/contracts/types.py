@@ -19,6 +19,8 @@ Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.")]
 Phone = Annotated[str, Meta(min_length=1, max_length=50)]
 ShortKey = Annotated[str, Meta(min_length=1, max_length=40)]
 Instant = datetime
+# Of what is asked for: far enough from the last date there is for all that is reckoned from it.
+Start = Annotated[datetime, Meta(extra={"check": "start"})]
 Day = date
 Minutes = Annotated[int, Meta(ge=0, le=MINUTES_A_DAY)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]

@@ -10,8 +10,6 @@ from kalends_shared.contracts.availability import Question
 from kalends_shared.contracts.errors import FieldError, KalendsError
 from kalends_shared.contracts.types import EMPTY, Object, parsed
 
-_NOTHING: Final[tuple[Any, ...]] = (None, "", [])
-
 
 def check(answers: Object, questions: list[Question], before: Object | None = None) -> None:
     """Holds the answers to the questions; of answers that were given `before` only what differs is judged again.
@@ -21,8 +19,8 @@ def check(answers: Object, questions: list[Question], before: Object | None = No
     """
     given, known = parsed(answers), parsed(before or EMPTY)
     asked = {question.key: question for question in questions}
-    needed = [key for key, one in asked.items() if one.required and (before is None or known.get(key) not in _NOTHING)]
-    missing = [key for key in needed if given.get(key) in _NOTHING]
+    needed = [key for key, one in asked.items() if one.required and (before is None or not _nothing(known.get(key)))]
+    missing = [key for key in needed if _nothing(given.get(key))]
     errors = (
         *_wrong(given, known, asked),
         *(FieldError(f"#/answers/{checks.escape(key)}", "required", "is required") for key in missing),
@@ -57,6 +55,11 @@ def _wrong(given: dict[str, Any], known: dict[str, Any], asked: dict[str, Questi
                 yield FieldError(at, "invalid", wrong)
 
 
+def _nothing(value: Any) -> bool:
+    """Whether it answers nothing, as a blank text does."""
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
+
+
 def _text(value: Any, _: Question) -> str | None:
     return None if isinstance(value, str) else "must be text"
 
@@ -89,11 +92,11 @@ def _checked(examine: Callable[[str], Iterator[checks.Problem]]) -> Callable[[An
 _KINDS: Final[dict[str, Callable[[Any, Question], str | None]]] = {
     "text": _text,
     "textarea": _text,
-    "phone": _text,
     "select": _select,
     "multiselect": _multiselect,
     "checkbox": _checkbox,
     "number": _number,
     "email": _checked(checks.email),
+    "phone": _checked(checks.phone),
     "url": _checked(checks.url),
 }

@@ -16,6 +16,7 @@ QUESTIONS = [
     Question(key="ok", label="OK", type="checkbox"),
     Question(key="mail", label="Mail", type="email"),
     Question(key="site", label="Site", type="url"),
+    Question(key="phone", label="Phone", type="phone"),
     Question(key="a/b", label="Odd", type="text"),
 ]
 
@@ -45,11 +46,23 @@ def wrong(given: dict[str, Any], before: dict[str, Any] | None = None) -> dict[s
         ({"size": "L", "tags": ["c"]}, {"#/answers/tags": "invalid"}),
         ({"size": "L", "mail": "nobody"}, {"#/answers/mail": "invalid"}),
         ({"size": "L", "site": "x"}, {"#/answers/site": "invalid"}),
+        ({"size": "L", "phone": "+1 (555) 010-0199 ext. 12"}, {}),
+        ({"size": "L", "phone": "call me"}, {"#/answers/phone": "invalid"}),
+        ({"size": "L", "phone": "+"}, {"#/answers/phone": "invalid"}),
         ({"size": "L", "a/b": "x" * 501}, {"#/answers/a~1b": "invalid"}),
     ],
 )
 def test_answers(given: dict[str, Any], found: dict[str, str]) -> None:
     assert wrong(given) == found
+
+
+@pytest.mark.parametrize(
+    ("kind", "blank"), [("text", "  "), ("textarea", "\n"), ("text", ""), ("multiselect", []), ("number", None)]
+)
+def test_a_blank_answer_is_none_where_one_is_required(kind: Any, blank: Any) -> None:
+    with pytest.raises(KalendsError) as caught:
+        answers.check(raw({"a": blank}), [Question(key="a", label="A", type=kind, required=True)])
+    assert [(field.pointer, field.code) for field in caught.value.fields] == [("#/answers/a", "required")]
 
 
 @pytest.mark.parametrize(

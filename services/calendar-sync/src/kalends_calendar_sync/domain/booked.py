@@ -47,7 +47,7 @@ def shape_of(state: BookingState, person: PersonData | None) -> Shape:
         booker=person.name if person else None,
         email=person.email if person else None,
         phone=person.phone if person else None,
-        guests=[f"{guest.name} <{guest.email}>" for guest in person.guests] if person else [],
+        guests=[f"{guest.name} <{guest.email}>" if guest.name else guest.email for guest in person.guests] if person else [],
         location=(place.address or place.name) if place else None,
         url=state.meeting_url,
     )
