@@ -7,7 +7,7 @@ it goes to `dead_letters`, the later events of its stream are parked behind it, 
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from nats import errors as nats_errors
@@ -21,7 +21,7 @@ from kalends_shared.event_store import Position
 from kalends_shared.positions import PositionWatch
 from kalends_shared.upcasters import UPCASTERS, Upcasters
 
-Apply = Callable[[Connection, list[Envelope]], Awaitable[None]]
+Apply = Callable[[Connection, list[Envelope]], Awaitable[Any]]
 EventsAfter = Callable[[Position, int], Awaitable[Sequence[Envelope]]]
 """The source's events after a position, in order, at most so many; none where there are no more."""
 AfterCommit = Callable[[list[Envelope]], Awaitable[None]]

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 from msgspec import Struct
 
@@ -90,7 +91,7 @@ async def apply(conn: Connection, events: list[Envelope]) -> set[Key]:
         await conn.execute(INSERT, *[list(column) for column in zip(*rows, strict=True)])
     changed = {key for row in closed for key in _keys(*row)}
     for row in rows:
-        changed.update(_keys(row[0], row[4] or row[3], row[5], row[1], row[4] is None))
+        changed.update(keys_of(row))
     return changed
 
 
@@ -99,6 +100,12 @@ async def touch(conn: Connection, changed: Iterable[Key]) -> None:
     found = sorted(changed)
     if found:
         await conn.execute(TOUCH, [t for t, _ in found], [key for _, key in found])
+
+
+def keys_of(row: asyncpg.Record | tuple[Any, ...]) -> set[Key]:
+    """What a row of `busy` is part of, by the names that caches know it by; only its first six columns are looked at."""
+    tenant, id_, _, subject, resource, event_type_id = row[:6]
+    return set(_keys(tenant, resource or subject, event_type_id, id_, resource is None))
 
 
 def _keys(tenant: str, subject: str, event_type_id: str, id_: str, host: bool) -> list[Key]:

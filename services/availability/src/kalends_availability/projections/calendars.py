@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Final
 
+import asyncpg
 import msgspec
 from msgspec import Struct
 
@@ -68,6 +69,11 @@ async def apply(conn: Connection, events: list[Envelope]) -> set[Key]:
         elif event.stream_id.startswith("cal_"):
             changed |= await _calendar(conn, event)
     return changed
+
+
+def keys_of(row: asyncpg.Record) -> set[Key]:
+    """What a row of either table is part of, by the name that caches know it by."""
+    return {(row["tenant_id"], f"calendar/{row['host_id']}")}
 
 
 async def _event(conn: Connection, event: Envelope) -> set[Key]:
