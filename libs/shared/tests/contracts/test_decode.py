@@ -167,9 +167,9 @@ def test_an_instant_needs_an_offset_and_must_exist(text: str):
 def test_a_start_from_which_nothing_can_be_reckoned_is_too_far_away(kind: type[Struct]):
     filled = {"event_type_id": "evt_1", "booker_name": "Ada", "booker_email": "ada@example.test"}
     body = {name: filled[name] for name in kind.__struct_fields__ if name in filled}
-    for year in ("9999-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00"):
+    for year in ("9000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
         assert wrong(msgspec.json.encode(body | {"start_at": year}), kind) == {"#/start_at": "invalid"}
-    assert decode.decode(msgspec.json.encode(body | {"start_at": "9998-12-31T23:59:59Z"}), kind)
+    assert decode.decode(msgspec.json.encode(body | {"start_at": "8999-12-31T23:59:59Z"}), kind)
 
 
 @pytest.mark.parametrize("template", ["javascript:{booking_id}", "{booking_id}", "room five", ""])

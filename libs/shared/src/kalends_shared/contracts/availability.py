@@ -23,6 +23,7 @@ from kalends_shared.contracts.types import (
     Object,
     ShortKey,
     Slug,
+    Start,
     Url,
     Zone,
 )
@@ -351,7 +352,7 @@ class Availability(Struct, kw_only=True):
 
 
 class ExplainQuery(Struct, kw_only=True):
-    start_at: Instant
+    start_at: Start
     duration: Annotated[int, Meta(ge=1, le=1440)] | None = None
     seats: Annotated[int, Meta(ge=1, le=10_000)] = 1
     booking_id: str | None = None

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import MAXYEAR, datetime
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -17,6 +17,7 @@ _EMAIL: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]{1
 _CLOCK: Final = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00")
 # As people write them: digits and what stands between them, an extension after them.
 _PHONE: Final = re.compile(r"\+?(?:[ ().\-/]*[0-9]){3,20}[ )]*(?:(?:x|ext\.?|#)\s*[0-9]{1,6})?", re.IGNORECASE)
+_LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 _METADATA_KEYS: Final = 50
 _METADATA_KEY: Final = 40
 _METADATA_VALUE: Final = 500
@@ -76,7 +77,7 @@ def value_size(key: str, item: Any) -> Iterator[Problem]:
 
 
 def start(value: datetime) -> Iterator[Problem]:
-    if value.year == MAXYEAR:
+    if value >= _LATEST:
         yield "", "is too far away"
 
 

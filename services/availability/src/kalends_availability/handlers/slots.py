@@ -2,10 +2,11 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from datetime import date, datetime
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final
+from typing import Final, TypeVar
 from weakref import ref
 
 import msgspec
@@ -25,6 +26,7 @@ from kalends_shared.contracts.decode import decode, query
 from kalends_shared.contracts.errors import FieldError, KalendsError, invalid
 
 MOST_DAYS: Final = 92
+T = TypeVar("T")
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -36,7 +38,7 @@ class Slots:
         self._answers = answers
 
     async def availability(self, call: Call) -> Reply:
-        asked = read(call.query)
+        asked = await self._asked(call, read)
         await self._ctx.seen(call)
         plan = await self._plan(call, asked.as_of)
         body, etag = await self._answer(call, plan, asked, call.query)
@@ -65,7 +67,7 @@ class Slots:
         return Reply(body=ManyAnswers(found))
 
     async def explain(self, call: Call) -> Reply:
-        asked = query(call.query, ExplainQuery)
+        asked = await self._asked(call, lambda text: query(text, ExplainQuery))
         await self._ctx.seen(call)
         plan = await self._plan(call, asked.as_of)
         if asks.outside_time(asked.start_at):
@@ -80,6 +82,14 @@ class Slots:
         frame = asks.frame_at(plan, minute_of(asked.start_at))
         facts = await self._facts(call, plan, frame, [host.id for host in plan.hosts], asked.as_of, named=True)
         return Reply(body=asks.explained(plan, facts, wanted, asked.start_at))
+
+    async def _asked(self, call: Call, reader: Callable[[str], T]) -> T:
+        """The parameters; that there is no such event type is told before what is wrong with them."""
+        try:
+            return reader(call.query)
+        except KalendsError:
+            await self._plan(call, None)
+            raise
 
     async def _plan(self, call: Call, as_of: datetime | None) -> Plan:
         id_ = call.params["id"]

@@ -33,6 +33,16 @@ async def test_the_answer(api: Client) -> None:
     assert [day["slots"] for day in far["days"]] == [[], []]
 
 
+async def test_an_unknown_event_type_is_told_before_what_is_wrong_with_the_question(api: Client) -> None:
+    kind = await api.event_type()
+    nobody, elsewhere = {"id": "evt_none"}, {"params": {"id": kind["id"]}, "tenant": "acc_other-live"}
+    for method in ("availability", "explain"):
+        for fields in ({"params": nobody}, elsewhere):
+            assert (await refusal(api.ask(method, method="GET", query="nonsense=1", **fields))).code == "not_found"
+    late = api.ask("explain", method="GET", params={"id": kind["id"]}, query="start_at=9999-12-31T23:59:59Z")
+    assert pointers(await refusal(late)) == [("?start_at", "invalid")]
+
+
 async def test_a_limit_ends_the_list(api: Client) -> None:
     kind = await api.event_type()
     query = "start=2026-04-06&end=2026-04-08"
