@@ -177,7 +177,11 @@ def _options(wish: Wish, seen: Seen) -> list[Option]:
     free = [(host, begun) for host, begun in places if begun + wish.seats <= wish.event_type.capacity]
     if len(free) < wish.needed:
         raise refused("capacity")
-    served = [(host, begun, units) for host, begun in free if (units := _units(wish, seen, host.id)) is not None]
+    # Those who serve together share their units, which go by the first one's name.
+    together = free[0][0].id if wish.event_type.assignment == "collective" else None
+    served = [
+        (host, begun, units) for host, begun in free if (units := _units(wish, seen, together or host.id)) is not None
+    ]
     if len(served) < wish.needed:
         raise refused("resource")
     allowed = [one for one in served if one[1] > 0 or _within_limits(wish, seen, one[0])]

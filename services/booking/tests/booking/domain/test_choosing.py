@@ -139,6 +139,12 @@ class TestGroups:
         options = choosing.options(group, Seen((taken("ann"), taken("bob"), *rooms)))
         assert {o.hosts[0].id: o.units[0].subject_id for o in options} == {"ann": "res_room#2", "bob": "res_room#1"}
 
+    def test_a_group_that_several_serve_together_has_its_units_once(self) -> None:
+        group = wish("ann", "bob", capacity=3, assignment="collective", resources={"res_room": 2})
+        rooms = (taken("res_room#1", slot="evt_1/ann"), taken("res_room#2", slot="evt_2/cid"))
+        (option,) = choosing.options(group, Seen((taken("ann"), taken("bob"), *rooms)))
+        assert [unit.subject_id for unit in option.units] == ["res_room#1"]
+
     def test_joining_is_never_limited(self) -> None:
         group = wish("ann", "bob", capacity=3, limits=[Limit(count=1, per="day")])
         counted = dict.fromkeys(choosing.all_limits(group), (1, 60))
