@@ -14,6 +14,19 @@ from kalends_shared.contracts.endpoints import ENDPOINTS
 # What a body of an action may always hold, to be another body.
 REASON: Final = {"reason": "another"}
 SECRETS: Final = {"secret"}
+# What refuses to be done again, and with what.
+REFUSED_AGAIN: Final = {
+    "/event-types": "slug_in_use",
+    "/booking-pages": "slug_in_use",
+    "/holds": "slot_taken",
+    "/bookings": "slot_taken",
+    "/bookings/{id}/cancel": "invalid_state",
+    "/bookings/{id}/approve": "invalid_state",
+    "/bookings/{id}/decline": "invalid_state",
+    "/bookings/{id}/no-show": "invalid_state",
+    "/bookings/{id}/complete": "invalid_state",
+    "/bookings/{id}/reassign": "invalid_state",
+}
 
 
 class Rig:
@@ -219,10 +232,28 @@ async def _again(client: Client, path: str, body: Any, other: Any, name: str) ->
     assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused"), (name, reused.text)
     wrong = await client.call("POST", path, {"nonsense": 1}, key=key)
     assert (wrong.status_code, wrong.json()["code"]) == (422, "idempotency_key_reused"), (name, wrong.text)
+    if (code := REFUSED_AGAIN.get(name)) is not None:
+        await _refused(client, path, body, code)
+
+
+async def _refused(client: Client, path: str, body: Any, code: str) -> None:
+    """The operation's own 409 is the answer ever after."""
+    key = str(uuid.uuid4())
+    first, again = [await client.call("POST", path, body, key=key) for _ in range(2)]
+    assert (first.status_code, first.json()["code"]) == (409, code), (path, first.text)
+    assert "idempotent-replayed" not in first.headers
+    assert (again.status_code, again.headers.get("idempotent-replayed")) == (409, "true"), (path, again.text)
+    asked_as = {"request_id": None}
+    assert again.json() | asked_as == first.json() | asked_as, path
 
 
 async def _at_once(client: Client, path: str, body: Any, _: Any, name: str) -> None:
     key = str(uuid.uuid4())
+    wrong = await client.call("POST", path, {"nonsense": 1}, key=key)
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "validation_failed"), (
+        name,
+        wrong.text,
+    )  # and stores nothing
     answers = await asyncio.gather(*(client.call("POST", path, body, key=key) for _ in range(8)))
     done = [one for one in answers if one.is_success]
     assert sum("idempotent-replayed" not in one.headers for one in done) == 1, (name, [_told(one) for one in answers])
