@@ -242,6 +242,8 @@ async def test_headers_that_are_none(keyed: Keyed, serve: Serve) -> None:
         problem(await key("POST", "/bookings", {}, headers={"Idempotency-Key": bad}), 400, "malformed")
     twice = [("Idempotency-Key", "one"), ("Idempotency-Key", "other")]
     problem(await key.http.post("/bookings", json={}, headers=twice), 400, "malformed")
+    for bad in ("3", "", '"3', "W/3", "x", '"3" "4"', '"3",'):
+        problem(await key("POST", "/bookings/bkg_1/cancel", headers={"If-Match": bad}), 400, "malformed")
     for bad in ("%%%", "", "booking", "booking:1", "booking:1.2;availability:1.2", "booking:" + "1" * 30 + ".2"):
         problem(await key("GET", "/bookings", headers={"Kalends-Min-Position": bad}), 400, "malformed")
     assert not calls
@@ -249,6 +251,9 @@ async def test_headers_that_are_none(keyed: Keyed, serve: Serve) -> None:
         assert (await key("POST", "/bookings", {}, headers={"Idempotency-Key": good})).status_code == 200
     assert (await key("POST", "/bookings/bkg_1/cancel")).status_code == 200
     assert calls[-1].body == b""
+    for good in ('"3"', 'W/"3"', "*", '"3", W/"4"'):
+        assert (await key("POST", "/bookings/bkg_1/cancel", headers={"If-Match": good})).status_code == 200
+        assert calls[-1].if_match == good
     problem(await key("GET", "/me", headers={"Kalends-Account": f"acc_{GONE}"}), 403, "insufficient_scope")
 
 

@@ -116,7 +116,7 @@ class Api:
             request_id=visit.request_id,
             deadline=time.time() + self._seconds,
             idempotency_key=key if endpoint.idempotency != "none" else None,
-            if_match=request.text(head, b"if-match"),
+            if_match=request.if_match(head) if endpoint.method != "GET" else None,
             if_none_match=request.text(head, b"if-none-match"),
             min_position=request.min_position(head),
             frozen_clock=identity.stopped_at is not None,

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -12,12 +12,14 @@ from kalends_shared.contracts.errors import KalendsError
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}")
 _POSITION: Final = re.compile(r"[a-z_]{1,32}:[0-9]{1,20}\.[0-9]{1,20}(?:,[a-z_]{1,32}:[0-9]{1,20}\.[0-9]{1,20}){0,15}")
+_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAGS: Final = re.compile(rf"\*|{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 _JSON_TYPES: Final = frozenset({b"application/json", b"application/merge-patch+json"})
 _DRAINED_BYTES: Final = 16 * 1024 * 1024
 _DRAIN_SECONDS: Final = 5.0
 
 Head = dict[bytes, bytes]  # of each name the last
-Headers = Sequence[tuple[bytes, bytes]]
+Headers = Iterable[tuple[bytes, bytes]]
 
 
 def request_id(head: Head) -> str:
@@ -57,6 +59,14 @@ def min_position(head: Head) -> str | None:
     if not _POSITION.fullmatch(text):
         raise KalendsError("malformed", "Kalends-Min-Position is no position that an answer carried.")
     return text
+
+
+def if_match(head: Head) -> str | None:
+    """Raises: KalendsError: `malformed` where it is no list of ETags (RFC 9110 13.1.1): no version could ever be meant."""
+    given = text(head, b"if-match")
+    if given is not None and not _TAGS.fullmatch(given):
+        raise KalendsError("malformed", 'If-Match must be an ETag as an answer carried it, like "3", quotes and all.')
+    return given
 
 
 def text(head: Head, name: bytes) -> str | None:
