@@ -1,6 +1,8 @@
 """The OpenAPI document and its pages."""
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import msgspec
@@ -42,18 +44,64 @@ def test_every_endpoint_is_in_it_and_every_reference_leads_somewhere() -> None:
             at = at[part]
 
 
-def test_path_parameters_are_declared_and_bodies_closed() -> None:
-    described = document()
-    for _, path, operation in operations(described["paths"]):
+def test_path_parameters_are_declared() -> None:
+    for _, path, operation in operations(document()["paths"]):
         declared = [p["name"] for p in operation["parameters"] if p.get("in") == "path"]
         assert declared == re.findall(r"\{(\w+)\}", path)
-    schemas = described["components"]["schemas"]
-    assert schemas["BookingIn"]["additionalProperties"] is False
-    assert schemas["BookingIn"]["required"] == ["event_type_id", "start_at", "booker_name", "booker_email"]
-    assert set(schemas["Booking"]["required"]) == set(schemas["Booking"]["properties"]), (
-        "in an answer every field is present"
+
+
+def test_a_struct_is_described_by_what_it_serves() -> None:
+    schemas = document()["components"]["schemas"]
+    made, shown, patch = schemas["BookingIn"], schemas["Booking"], schemas["BookingPatch"]
+    assert made["required"] == ["event_type_id", "start_at", "booker_name", "booker_email"]
+    assert set(shown["required"]) == set(shown["properties"]), "in an answer every field is present"
+    assert "required" not in patch
+    assert (made["additionalProperties"], patch["additionalProperties"]) == (False, False)
+    assert made["properties"]["seats"] == {
+        "type": ["integer", "null"], "minimum": 1, "maximum": 10_000, "default": 1,
+    }, "what is left out may be null, too"  # fmt: skip
+    assert patch["properties"]["booker_name"]["type"] == "string", "what is required cannot be unset"
+    assert patch["properties"]["guests"]["items"] == {"$ref": "#/components/schemas/GuestIn"}, (
+        "a list is replaced whole"
     )
-    assert schemas["BookingIn"]["properties"]["metadata"]["default"] == {}
+    assert schemas["GuestIn"]["additionalProperties"] is False
+    assert "additionalProperties" not in schemas["Guest"]
+    window = schemas["EventTypePatch"]["properties"]["booking_window"]
+    assert window == {"anyOf": [{"$ref": "#/components/schemas/BookingWindowPatch"}, {"type": "null"}]}
+    assert "required" not in schemas["BookingWindow"], "of it an answer has what is set"
+
+
+def test_patches_are_described_like_any_body() -> None:
+    for method, _, operation in operations(document()["paths"]):
+        if method == "PATCH":
+            content = operation["requestBody"]["content"]
+            assert content.keys() == {"application/json", "application/merge-patch+json"}
+            assert all(kind["schema"]["$ref"].endswith("Patch") for kind in content.values())
+
+
+def test_no_default_is_an_object() -> None:
+    """Generators of clients leave out a whole Struct for one."""
+
+    def defaults(of: Any) -> Iterator[Any]:
+        if isinstance(of, dict):
+            yield from [of["default"]] if "default" in of else []
+        for part in of.values() if isinstance(of, dict) else of if isinstance(of, list) else ():
+            yield from defaults(part)
+
+    assert not [one for one in defaults(document()["components"]["schemas"]) if isinstance(one, dict)]
+
+
+def test_refusals_and_headers_are_told() -> None:
+    found = {(method, path): operation for method, path, operation in operations(document()["paths"])}
+    book = found["POST", "/api/v1/bookings"]
+    assert {"201", "400", "401", "403", "409", "413", "415", "422", "429", "500", "503", "504"} == book[
+        "responses"
+    ].keys()
+    assert {"ETag", "Location", "Kalends-Position", "Idempotent-Replayed"} <= book["responses"]["201"]["headers"].keys()
+    assert "Retry-After" in book["responses"]["409"]["headers"]
+    assert {"$ref": "#/components/parameters/IdempotencyKeyRequired"} in book["parameters"]
+    assert "409" in found["DELETE", "/api/v1/schedules/{id}"]["responses"], "in_use"
+    assert "404" in found["GET", "/api/v1/test-clock"]["responses"], "of a live key"
 
 
 def test_the_examples_are_what_a_service_would_take() -> None:

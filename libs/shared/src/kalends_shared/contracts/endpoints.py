@@ -74,6 +74,7 @@ def _delete(path: str, service: str, rpc: str, needs: Needs, summary: str, **mor
 def _crud(path: str, one: str, service: str, made: type[Struct], out: type[Struct]) -> list[Endpoint]:
     """The five endpoints of a kind of thing that is created, read, listed, changed and deleted by id."""
     many, name = path.strip("/").replace("-", "_"), one.replace("_", " ")
+    taken = ("slug_in_use",) if "slug" in made.__struct_fields__ else ()
     return [
         _get(
             path,
@@ -85,10 +86,14 @@ def _crud(path: str, one: str, service: str, made: type[Struct], out: type[Struc
             answer=out,
             lists=True,
         ),
-        _post(path, service, f"create_{one}", "write", f"Create a {name}", body=made, answer=out, status=201),
+        _post(
+            path, service, f"create_{one}", "write", f"Create a {name}", body=made, answer=out, status=201, errors=taken
+        ),
         _get(f"{path}/{{id}}", service, f"get_{one}", "read", f"Read a {name}", answer=out),
-        _patch(f"{path}/{{id}}", service, f"patch_{one}", "write", f"Change a {name}", body=made, answer=out),
-        _delete(f"{path}/{{id}}", service, f"delete_{one}", "write", f"Delete a {name}"),
+        _patch(
+            f"{path}/{{id}}", service, f"patch_{one}", "write", f"Change a {name}", body=made, answer=out, errors=taken
+        ),
+        _delete(f"{path}/{{id}}", service, f"delete_{one}", "write", f"Delete a {name}", errors=("in_use",)),
     ]
 
 
@@ -121,7 +126,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     _get("/api-keys/{id}", _G, "get_api_key", "admin", "Read an API key", answer=accounts.ApiKey),
     _delete("/api-keys/{id}", _G, "delete_api_key", "admin", "Revoke an API key"),
     _post("/api-keys/{id}/roll", _G, "roll_api_key", "admin", "Give an API key a new secret", answer=accounts.ApiKey),
-    _get("/test-clock", _G, "get_test_clock", "read", "The test clock", answer=accounts.TestClock),
+    _get(
+        "/test-clock", _G, "get_test_clock", "read", "The test clock", answer=accounts.TestClock, errors=("not_found",)
+    ),
     _post(
         "/test-clock",
         _G,
@@ -130,6 +137,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "Freeze, advance or release the test clock",
         body=accounts.TestClockIn,
         answer=accounts.TestClock,
+        errors=("not_found", "invalid_state"),
     ),
     *_crud("/hosts", "host", _A, availability.HostIn, availability.Host),
     *_crud("/schedules", "schedule", _A, availability.ScheduleIn, availability.Schedule),
@@ -220,6 +228,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "Change a booking",
         body=booking.BookingPatch,
         answer=booking.Booking,
+        errors=("invalid_state",),
     ),
     _act("cancel", booking.CancelIn, "Cancel a booking", ("invalid_state", "cutoff_passed")),
     _act("reschedule", booking.RescheduleIn, "Move a booking", ("invalid_state", "cutoff_passed", *_REFUSED)),
@@ -316,8 +325,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "Change an own block",
         body=calendars.CalendarEventIn,
         answer=calendars.CalendarEvent,
+        errors=("invalid_state",),
     ),
-    _delete("/events/{id}", _C, "delete_event", "write", "Delete an own block"),
+    _delete("/events/{id}", _C, "delete_event", "write", "Delete an own block", errors=("invalid_state",)),
     _get(
         "/webhooks", _W, "list_webhooks", "hooks", "List webhooks", query=PageQuery, answer=webhooks.Webhook, lists=True
     ),

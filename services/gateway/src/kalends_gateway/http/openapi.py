@@ -17,6 +17,15 @@ _TAGS: Final = {
     "availability": "Availability", "holds": "Booking", "bookings": "Booking", "people": "People", "calendars": "Calendars", "events": "Calendars",
     "webhooks": "Webhooks", "deliveries": "Webhooks", "changes": "Webhooks",
 }  # fmt: skip
+_ABOUT: Final = {
+    "Account": "The account behind the key, and its keys.",
+    "Test clock": "The time of test mode.",
+    "Availability": "Hosts, when they work, what can be booked with them, and what is free.",
+    "Booking": "Holds and bookings.",
+    "People": "Who has booked.",
+    "Calendars": "Connected calendars, their events, and own blocks.",
+    "Webhooks": "Subscriptions to events, deliveries and their log, and the events themselves.",
+}
 DESCRIPTION: Final = """A scheduling engine for products: availability, holds, bookings, calendars, and webhooks for every change.
 
 **Keys.** Every request carries an API key, `Authorization: Bearer kal_live_...` or `X-API-Key`. Live and test mode share nothing.
@@ -51,7 +60,7 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/", "description": "This installation"}],
         "security": [{"bearer": []}, {"apiKey": []}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(_TAGS.values())],
+        "tags": [{"name": tag, "description": text} for tag, text in _ABOUT.items()],
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.found.items())),
@@ -70,23 +79,28 @@ def document() -> dict[str, Any]:
             },
             "parameters": _PARAMETERS,
             "headers": _HEADERS,
-            "responses": {code: _refusal(code) for code in STATUS},
+            "responses": {code: _refusal([code]) for code in STATUS if code in _referred(paths)},
         },
     }
 
 
 def _schemas() -> Schemas:
-    bodies = {e.body for e in ENDPOINTS if e.body is not None}
-    answers = {e.answer for e in ENDPOINTS if e.answer is not None}
-    schemas = Schemas(frozenset(answers - bodies))
-    for kind in sorted(bodies | answers, key=lambda kind: kind.__name__):
-        schemas.add(kind)
-        if kind in bodies:
-            schemas.found[kind.__name__]["additionalProperties"] = False
-        if example := BODIES.get(kind):
-            schemas.found[kind.__name__]["examples"] = [example]
-    lists = {e.answer.__name__ for e in ENDPOINTS if e.lists and e.answer is not None}
-    schemas.found |= {f"{name}List": _list(name) for name in lists} | {"Problem": _PROBLEM}
+    schemas = Schemas()
+    for endpoint in ENDPOINTS:
+        if endpoint.answer is not None:
+            name = schemas.add(endpoint.answer, "answer")
+            if endpoint.lists:
+                schemas.found[f"{name}List"] = _list(name)
+    for endpoint in ENDPOINTS:
+        if endpoint.body is not None:
+            name = schemas.add(endpoint.body, "patch" if endpoint.method == "PATCH" else "body")
+            if endpoint.method != "PATCH" and endpoint.body in BODIES:
+                schemas.found[name]["examples"] = [BODIES[endpoint.body]]
+    answers = schemas.found["ManyAnswers"]["properties"]["data"]
+    answers["items"] = {"anyOf": [{"$ref": REF + "Availability"}, {"$ref": REF + "QueryRefusal"}]}
+    schemas.found["PublicEvent"]["properties"]["data"] = _EVENT_DATA
+    schemas.found["HistoryEntry"]["properties"]["data"] = {"type": "object"}
+    schemas.found |= {"Problem": _PROBLEM, "ProblemField": _FIELD, "QueryRefusal": _QUERY_REFUSAL}
     return schemas
 
 
@@ -104,17 +118,13 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> dict[str, Any]:
         "responses": _responses(endpoint),
     }
     if endpoint.body is not None:
-        name = endpoint.body.__name__
-        if endpoint.method == "PATCH":
-            content = {
-                "application/merge-patch+json": _content({"type": "object"}),
-                "application/json": _content({"type": "object"}),
-            }
-            operation["description"] += f" The body is a JSON merge patch (RFC 7396) of `{name}`."
-        else:
-            content = {"application/json": _content({"$ref": REF + name})}
-        required = bool(schemas.found[name].get("required"))
-        operation["requestBody"] = {"required": required or endpoint.method == "PATCH", "content": content}
+        patch = endpoint.method == "PATCH"
+        name = schemas.add(endpoint.body, "patch" if patch else "body")
+        kinds = ["application/json", "application/merge-patch+json"] if patch else ["application/json"]
+        operation["requestBody"] = {
+            "required": patch or "required" in schemas.found[name],
+            "content": {kind: _content({"$ref": REF + name}) for kind in kinds},
+        }
     return operation
 
 
@@ -136,47 +146,49 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 
 
 def _query_parameters(endpoint: Endpoint, schemas: Schemas) -> list[dict[str, Any]]:
-    members, required = schemas.properties(endpoint.query)
+    members, required = schemas.parameters(endpoint.query)
     found = []
     for name, schema in members.items():
-        plain = _without_null(schema)
-        parameter: dict[str, Any] = {"name": name, "in": "query", "required": name in required, "schema": plain}
-        if plain.get("type") == "array":
+        parameter: dict[str, Any] = {"name": name, "in": "query", "required": name in required, "schema": schema}
+        if schema.get("type") == "array":
             parameter |= {"style": "form", "explode": False}
         found.append(parameter)
     return found
 
 
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter is left out where it is not set, so its schema need not speak of null."""
-    plain = dict(schema)
-    if isinstance(plain.get("type"), list):
-        plain["type"] = plain["type"][0]
-    if "enum" in plain:
-        plain["enum"] = [value for value in plain["enum"] if value is not None]
-    return plain
-
-
 def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     names = {
-        "GET": ["MinPosition", "IfNoneMatch"],
-        "POST": {"required": ["IdempotencyKeyRequired"], "honoured": ["IdempotencyKey"], "none": []}[
+        "GET": ["MinPosition", *(["IfNoneMatch"] if _versioned(endpoint) else [])],
+        "POST": {"required": ["IdempotencyKeyRequired"], "honoured": ["IdempotencyKey"], "none": ["MinPosition"]}[
             endpoint.idempotency
         ],
         "PATCH": ["IfMatch"],
         "DELETE": ["IfMatch"],
     }[endpoint.method]
-    return [{"$ref": f"#/components/parameters/{name}"} for name in [*names, "RequestId"]]
+    names += ["IfMatch"] if endpoint.method == "POST" and "{" in endpoint.path else []
+    return [{"$ref": f"#/components/parameters/{name}"} for name in [*names, "RequestId", "Account"]]
+
+
+def _versioned(endpoint: Endpoint) -> bool:
+    """Whether its answer is one thing that has a version, or availability, whose ETag names what is in it."""
+    if endpoint.answer is None or endpoint.lists:
+        return False
+    return "version" in endpoint.answer.__struct_fields__ or endpoint.rpc == "availability"
+
+
+def _writes(endpoint: Endpoint) -> bool:
+    return endpoint.method != "GET" and endpoint.rpc != "query_availability"
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
-    headers = ["X-Request-Id", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
-    headers += ["ETag"] if endpoint.answer is not None and not endpoint.lists else []
+    headers = [*_LIMITS]
+    headers += ["ETag"] if _versioned(endpoint) else []
     headers += ["Location"] if endpoint.status == 201 else []
-    headers += ["Kalends-Position"] if endpoint.method != "GET" else []
+    headers += ["Kalends-Position"] if _writes(endpoint) else []
+    headers += ["Idempotent-Replayed"] if endpoint.idempotency != "none" else []
     answer: dict[str, Any] = {
         "description": {200: "Done.", 201: "Made.", 202: "Taken on.", 204: "Gone."}[endpoint.status],
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+        "headers": _headers(headers),
     }
     if endpoint.answer is not None:
         name = endpoint.answer.__name__ + ("List" if endpoint.lists else "")
@@ -185,53 +197,57 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         answer["content"]["text/event-stream"] = _content(
             {"type": "string", "description": "An event a change; its `id` is the cursor."}
         )
-    unchanged = (
-        {"304": {"description": "It is still what If-None-Match names."}}
-        if "ETag" in headers and endpoint.method == "GET"
-        else {}
-    )
-    return {str(endpoint.status): answer, **unchanged, **_refusals(endpoint)}
+    unchanged = {"description": "It is still what If-None-Match names.", "headers": _headers([*_LIMITS, "ETag"])}
+    return {
+        str(endpoint.status): answer,
+        **({"304": unchanged} if _versioned(endpoint) and endpoint.method == "GET" else {}),
+        **_refusals(endpoint),
+    }
 
 
 def _refusals(endpoint: Endpoint) -> dict[str, Any]:
-    codes = [
-        "unauthenticated",
-        "insufficient_scope",
-        "rate_limited",
-        "unavailable",
-        "timeout",
-        "validation_failed",
-        "malformed",
-        *endpoint.errors,
-    ]
+    codes = [*_ANYWHERE, *endpoint.errors]
     codes += ["not_found"] if "{" in endpoint.path else []
+    codes += ["position_not_reached"] if not _writes(endpoint) else []
     codes += ["payload_too_large", "unsupported_media_type"] if endpoint.method in {"POST", "PATCH"} else []
-    codes += ["version_mismatch"] if endpoint.method in {"PATCH", "DELETE"} else []
+    codes += ["version_mismatch"] if _writes(endpoint) and "{" in endpoint.path else []
     codes += ["idempotency_in_flight", "idempotency_key_reused"] if endpoint.idempotency != "none" else []
     codes += ["idempotency_key_required"] if endpoint.idempotency == "required" else []
     by_status: dict[int, list[str]] = {}
     for code in dict.fromkeys(codes):
         by_status.setdefault(STATUS[code], []).append(code)
-    return {str(status): _either(by_status[status]) for status in sorted(by_status)}
-
-
-def _either(codes: list[str]) -> dict[str, Any]:
-    if len(codes) == 1:
-        return {"$ref": f"#/components/responses/{codes[0]}"}
-    told = ", ".join(f"`{code}`" for code in codes)
     return {
-        "description": f"One of {told}.",
-        "content": {"application/problem+json": _content({"$ref": REF + "Problem"})},
+        str(status): _refusal(some) if len(some) > 1 else {"$ref": f"#/components/responses/{some[0]}"}
+        for status, some in sorted(by_status.items())
     }
 
 
-def _refusal(code: str) -> dict[str, Any]:
-    example = {
+def _referred(paths: dict[str, Any]) -> set[str]:
+    """The codes whose responses operations refer to; those that share a status with others are told in place."""
+    responses = [response for _, _, operation in operations(paths) for response in operation["responses"].values()]
+    return {response["$ref"].rpartition("/")[2] for response in responses if "$ref" in response}
+
+
+def _refusal(codes: list[str]) -> dict[str, Any]:
+    examples = {code: {"summary": TITLES[code], "value": _example(code)} for code in codes}
+    told = ", ".join(f"`{code}`" for code in codes)
+    headers = [*_LIMITS, *dict.fromkeys(_HEADER_OF[code] for code in codes if code in _HEADER_OF)]
+    return {
+        "description": f"{TITLES[codes[0]]} (`{codes[0]}`)." if len(codes) == 1 else f"One of {told}.",
+        "headers": _headers(headers),
+        "content": {"application/problem+json": _content({"$ref": REF + "Problem"}) | {"examples": examples}},
+    }
+
+
+def _example(code: str) -> dict[str, Any]:
+    return {
         "type": f"/docs#problem-{code}", "title": TITLES[code], "status": STATUS[code], "detail": f"{TITLES[code]}.", "instance": f"{ROOT}/bookings",
         "code": code, "request_id": "req_5f0c6f1f3a7e4b1d9c2e8a40", "errors": [],
     }  # fmt: skip
-    content = _content({"$ref": REF + "Problem"}) | {"example": example}
-    return {"description": f"{TITLES[code]} (`{code}`).", "content": {"application/problem+json": content}}
+
+
+def _headers(names: Iterable[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _content(schema: dict[str, Any]) -> dict[str, Any]:
@@ -269,6 +285,12 @@ _POSITION: Final = {
     "pattern": "^[a-z_]{1,32}:[0-9]{1,20}\\.[0-9]{1,20}(,[a-z_]{1,32}:[0-9]{1,20}\\.[0-9]{1,20}){0,15}$",
 }
 _KEY: Final = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
+_ANYWHERE: Final = ("unauthenticated", "insufficient_scope", "rate_limited", "internal", "unavailable", "timeout", "validation_failed", "malformed")  # fmt: skip
+_LIMITS: Final = ("X-Request-Id", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit", "RateLimit-Policy")  # fmt: skip
+_HEADER_OF: Final = {
+    "unauthenticated": "WWW-Authenticate",
+    **dict.fromkeys(("rate_limited", "unavailable", "position_not_reached", "idempotency_in_flight"), "Retry-After"),
+}
 _ONCE: Final = "Under one key a request is done once; the stored answer is given again."
 _PARAMETERS: Final = {
     "IdempotencyKey": _header("Idempotency-Key", _ONCE, _KEY),
@@ -279,25 +301,60 @@ _PARAMETERS: Final = {
         "Kalends-Min-Position", "Waits until the write is seen whose Kalends-Position this was.", _POSITION
     ),
     "RequestId": _header("X-Request-Id", "Echoed, and found in the logs, where it has 1 to 128 printable characters."),
+    "Account": _header("Kalends-Account", "The account that it is done for: the key's own, or a hub key's child."),
 }
 
 
-def _told(description: str, kind: str = "string") -> dict[str, Any]:
-    return {"description": description, "schema": {"type": kind}}
+def _told(description: str, kind: str = "string", *, always: bool = False) -> dict[str, Any]:
+    return {"description": description, "required": always, "schema": {"type": kind}}
 
 
 _HEADERS: Final = {
-    "X-Request-Id": _told("The request's id."),
-    "ETag": _told("The thing's version."),
-    "Location": _told("Where the thing is."),
+    "X-Request-Id": _told("The request's id.", always=True),
+    "ETag": _told("The thing's version.", always=True),
+    "Location": _told("Where the thing is.", always=True),
     "Kalends-Position": _told("The write's place; opaque."),
+    "Idempotent-Replayed": _told("`true` where this is the stored answer to an earlier request."),
+    "Retry-After": _told("Seconds until it is worth another try.", "integer"),
+    "WWW-Authenticate": _told("The scheme of the key.", always=True),
     "X-RateLimit-Limit": _told("Requests of the window with the smallest fraction left.", "integer"),
     "X-RateLimit-Remaining": _told("How many of them are left.", "integer"),
     "X-RateLimit-Reset": _told("Seconds until it begins anew.", "integer"),
+    "RateLimit": _told("The same, as the IETF's draft has it."),
+    "RateLimit-Policy": _told("The key's windows, as that draft has them."),
+}
+_FIELD: Final = {
+    "type": "object",
+    "description": "What is wrong with one member or parameter.",
+    "required": ["pointer", "code", "detail"],
+    "properties": {
+        "pointer": {"type": "string", "description": "`#/hosts/0/host_id` in a body, `?start` in a query."},
+        "code": _text(),
+        "detail": _text(),
+        "rule": _text(),
+    },
+}
+_FIELDS: Final = {"type": "array", "items": {"$ref": REF + "ProblemField"}}
+_QUERY_REFUSAL: Final = {
+    "type": "object",
+    "description": "In the place of an answer: why there is none.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "detail", "errors"],
+            "properties": {"code": _text(), "detail": _text(), "errors": _FIELDS},
+        }
+    },
+}
+_EVENT_DATA: Final = {
+    "type": "object",
+    "description": "By `type`: `booking, event_type, host, location, previous` of a booking, with `payment` or `recording` where it is about that;"
+    " `hold`; `event`; `calendar`; `webhook, reason`; `person`.",
 }
 _PROBLEM: Final = {
     "type": "object",
-    "title": "A problem document (RFC 9457)",
+    "description": "A problem document (RFC 9457).",
     "required": ["type", "title", "status", "detail", "instance", "code", "request_id", "errors"],
     "properties": {
         "type": {"type": "string", "format": "uri-reference"},
@@ -307,19 +364,14 @@ _PROBLEM: Final = {
         "instance": {"type": "string", "format": "uri-reference"},
         "code": {"type": "string", "enum": sorted(STATUS)},
         "request_id": _text(),
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["pointer", "code", "detail"],
-                "properties": {"pointer": _text(), "code": _text(), "detail": _text(), "rule": _text()},
-            },
-        },
+        "errors": _FIELDS,
+        "rule": {"type": "string", "description": "Of a refused start: the rule that refuses it."},
         "alternatives": {
             "description": "Of a refused start: the next ones offered.",
             "type": "array",
             "items": {
                 "type": "object",
+                "required": ["start_at", "end_at"],
                 "properties": {
                     "start_at": {"type": "string", "format": "date-time"},
                     "end_at": {"type": "string", "format": "date-time"},
@@ -327,6 +379,7 @@ _PROBLEM: Final = {
             },
         },
         "state": {"description": "Of `invalid_state`: the state that it is in.", "type": "string"},
+        "by": {"description": "Of `in_use`: the id of what refers to it.", "type": "string"},
     },
     "additionalProperties": True,
 }
