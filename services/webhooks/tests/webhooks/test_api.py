@@ -132,6 +132,8 @@ async def test_secrets_are_sealed_and_a_repeated_post_does_not_show_them(still: 
     assert (await still.ask("list_webhooks", query="page=1"))["total"] == 1
     supplied = await still.ask("create_webhook", HOOK | {"secret": "my own secret words"})
     assert (supplied["secret"], supplied["secret_hint"]) == ("my own secret words", "...ords")
+    kept = await still.ask("create_webhook", HOOK | {"secret": " its spaces key the hash "})
+    assert kept["secret"] == " its spaces key the hash "
 
 
 async def test_rotation_overlaps(rig: Rig, receiver: Receiver):
@@ -157,6 +159,38 @@ async def test_rotation_overlaps(rig: Rig, receiver: Receiver):
     got = (await receiver.wait(3))[2]
     Webhook(at_once["secret"]).verify(got.body, got.headers)
     assert len(got.headers["webhook-signature"].split()) == 1
+
+
+async def test_each_secret_signs_until_its_own_day_ends(rig: Rig, receiver: Receiver):
+    made = await rig.subscribe(receiver.url(), ["booking.confirmed"])
+    secrets = [made["secret"]]
+    for _ in range(2):
+        secrets.insert(0, (await rig.ask("rotate_secret", {}, id=made["id"]))["secret"])
+    await rig.book()
+    got = (await receiver.wait(1))[0]
+    signed = f"{got.headers['webhook-timestamp']}.".encode() + got.body
+    assert got.headers["kalends-signature"].split(",")[1:] == [
+        f"v1={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}" for secret in secrets
+    ]
+    assert len(got.headers["webhook-signature"].split()) == 3
+    await rig.db.pool.execute("UPDATE subscriptions SET earlier_until = ARRAY[now() - interval '1 s']")
+    await rig.ask("patch_webhook", {"description": "the first secret's day is over"}, id=made["id"])
+    await rig.book()
+    got = (await receiver.wait(2))[1]
+    assert got.headers["kalends-signature"].count("v1=") == 2
+    for _ in range(12):
+        await rig.ask("rotate_secret", {}, id=made["id"])
+    await rig.book()
+    got = (await receiver.wait(3))[2]
+    assert got.headers["kalends-signature"].count("v1=") == 10
+    await rig.ask("rotate_secret", {"immediate": True}, id=made["id"])
+    await rig.book()
+    got = (await receiver.wait(4))[3]
+    assert got.headers["kalends-signature"].count("v1=") == 1
+
+
+async def test_a_retry_takes_no_fields(still: Rig):
+    assert pointers(await refused(still, "retry_delivery", {"at": "once"}, id="dlv_1")) == [("#/at", "unknown_field")]
 
 
 async def test_another_account_sees_nothing(rig: Rig, receiver: Receiver):

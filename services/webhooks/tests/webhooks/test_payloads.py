@@ -57,6 +57,14 @@ def sampled(kind: str) -> Event:
     )
 
 
+def test_a_sample_says_what_its_type_is_about():
+    moved, handed_over = (sampled(kind).facts.previous or {} for kind in ("booking.rescheduled", "booking.reassigned"))
+    assert (set(moved), set(handed_over)) == ({"start_at", "end_at"}, {"host_id", "host_ids"})
+    disabled = sampled("webhook.disabled").facts
+    assert disabled.webhook is not None
+    assert (disabled.webhook.enabled, disabled.webhook.disabled_reason) == (False, disabled.reason)
+
+
 def test_the_default_payload():
     told = event()
     body = json.loads(payloads.body("kalends", told))

@@ -59,10 +59,10 @@ def test_the_libraries_that_receivers_use_take_it():
         ("sha256-bare", "X-Kalends-Signature-256", BODY, ""),
     ],
 )
-def test_schemes_without_room_sign_with_the_newest_secret(signature: str, header: str, signed: bytes, prefix: str):
+def test_schemes_without_room_sign_with_the_oldest_secret(signature: str, header: str, signed: bytes, prefix: str):
     new, old = make_secret(), make_secret()
     headers = made(signature, new, old)
-    assert headers[header] == prefix + hexed(new, signed)
+    assert headers[header] == prefix + hexed(old, signed)
     assert headers.get("Kalends-Timestamp") == (str(AT) if signature == "timestamped" else None)
 
 

@@ -62,6 +62,24 @@ def test_filters():
 
 
 @pytest.mark.parametrize(
+    ("asked", "have", "wanted"),
+    [
+        (b"true", b"true", True),
+        (b"true", b"1", False),
+        (b"0", b"false", False),
+        (b"[1]", b"[true]", False),
+        (b'{"a":{"x":1,"y":2}}', b'{"a":{"y":2,"x":1}}', True),
+        (b"null", b"null", True),
+        (b"1", b'"1"', False),
+    ],
+)
+def test_metadata_is_compared_as_json(asked: bytes, have: bytes, wanted: bool):
+    chooses = subscription(filters=WebhookFilters(metadata=msgspec.Raw(b'{"k":%b}' % asked)))
+    assert wants(chooses, about(metadata=b'{"k":%b}' % have)) is wanted
+    assert not wants(chooses, about(metadata=b"{}"))
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         b'{"Host":"x"}', b'{"content-type":"x"}', b'{"Webhook-Id":"x"}', b'{"kalends-signature":"x"}', b'{"X-Kalends-Signature":"x"}',

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from kalends_shared.contracts.types import EMPTY, Instant, Json, Name, Url
+from kalends_shared.contracts.types import EMPTY, Instant, Json, Name, Url, Verbatim
 
 
 class CalendarIn(Struct, kw_only=True):
@@ -15,7 +15,7 @@ class CalendarIn(Struct, kw_only=True):
     provider: Literal["caldav", "ics", "google", "microsoft"]
     url: Url | None = None
     username: Annotated[str, Meta(min_length=1, max_length=500)] | None = None
-    password: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    password: Verbatim | None = None
     reads_busy: bool = True
     writes_bookings: bool = False
     metadata: Json = EMPTY
@@ -28,7 +28,7 @@ class CalendarIn(Struct, kw_only=True):
 class CalendarPatch(Struct, kw_only=True):
     url: Url | None = None
     username: Annotated[str, Meta(min_length=1, max_length=500)] | None = None
-    password: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    password: Verbatim | None = None
     reads_busy: bool = True
     writes_bookings: bool = False
     metadata: Json = EMPTY

@@ -152,7 +152,10 @@ def _reader(kind: type, textual: bool) -> Reader:
 def _read(info: mi.Type, textual: bool) -> Reader:
     match info:
         case mi.Metadata():
-            return _checked(_read(info.type, textual), (info.extra or {}).get("check"))
+            extra = info.extra or {}
+            if extra.get("verbatim") and isinstance(info.type, mi.StrType):
+                return _text(info.type, trimmed=False)
+            return _checked(_read(info.type, textual), extra.get("check"))
         case mi.StructType():
             return _struct(info, textual)
         case mi.UnionType():
@@ -271,14 +274,14 @@ def _literal(info: mi.LiteralType) -> Reader:
     return read
 
 
-def _text(info: mi.StrType) -> Reader:
+def _text(info: mi.StrType, *, trimmed: bool = True) -> Reader:
     low, high = info.min_length or 0, info.max_length
     pattern = re.compile(info.pattern) if info.pattern else None
 
     def read(value: Any, at: str, errors: Errors) -> Any:
         if not isinstance(value, str):
             return _say(errors, at, "type", "must be text")
-        value = value.strip()
+        value = value.strip() if trimmed else value
         if "\x00" in value:
             return _say(errors, at, "invalid", "must not hold a NUL character")
         if len(value) < low:

@@ -17,6 +17,8 @@ ClockTime = Annotated[str, Meta(extra={"check": "clock_time"}, description="HH:M
 Url = Annotated[str, Meta(max_length=2048, extra={"check": "url"}, extra_json_schema={"format": "uri"})]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.")]
 Phone = Annotated[str, Meta(min_length=1, max_length=50)]
+# What a hash or a login is made with, and so kept to the byte: it alone is not trimmed.
+Verbatim = Annotated[str, Meta(min_length=1, max_length=1000, extra={"verbatim": True})]
 ShortKey = Annotated[str, Meta(min_length=1, max_length=40)]
 Instant = datetime
 # Of what is asked for: far enough from the last date there is for all that is reckoned from it.

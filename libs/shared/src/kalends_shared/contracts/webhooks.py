@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from kalends_shared.contracts.types import EMPTY, Description, Instant, Json, Url
+from kalends_shared.contracts.types import EMPTY, Description, Instant, Json, Url, Verbatim
 
 EVENT_TYPES = (
     "booking.created",
@@ -62,7 +62,7 @@ class WebhookIn(Struct, kw_only=True):
     max_in_flight: Annotated[int, Meta(ge=1, le=1000)] | None = None
     ordered: bool = False
     enabled: bool = True
-    secret: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    secret: Verbatim | None = None
     metadata: Json = EMPTY
 
 
@@ -93,6 +93,10 @@ class Webhook(Struct, kw_only=True):
 
 class RotateIn(Struct, kw_only=True):
     immediate: bool = False
+
+
+class RetryIn(Struct, kw_only=True):
+    """Nothing can be said of how a delivery is tried again."""
 
 
 class TestIn(Struct, kw_only=True):

@@ -23,7 +23,7 @@ MOST: Final = 20_000
 
 
 class Target(Struct, frozen=True):
-    """A subscription ready to be sent to. `keys` are the live secrets, the older one until `overlap_ends`.
+    """A subscription ready to be sent to. `retiring` are the keys of replaced secrets, each until a moment.
 
     `url` is None where the policy does not let it be called as it is written; its address is judged at each dial.
     """
@@ -39,12 +39,12 @@ class Target(Struct, frozen=True):
     cap: int | None
     rate: int | None
     ordered: bool
-    keys: tuple[signing.Key, ...]
-    overlap_ends: datetime | None
+    key: signing.Key
+    retiring: tuple[tuple[signing.Key, datetime], ...]
 
     def keys_at(self, now: datetime) -> tuple[signing.Key, ...]:
-        over = self.overlap_ends is not None and now >= self.overlap_ends
-        return self.keys[:1] if over else self.keys
+        """The keys of the live secrets, the newest first."""
+        return (self.key, *(key for key, until in self.retiring if now < until))
 
 
 def belongs_to(tenant_id: str, webhook_id: str) -> str:
@@ -96,9 +96,9 @@ class Targets:
     def _target(self, subscription: Subscription) -> Target | None:
         """None where the secret cannot be opened, which is an operator's mistake: the delivery waits for its correction."""
         record = belongs_to(subscription.tenant_id, subscription.id)
-        sealed = [subscription.secret, *filter(None, [subscription.previous_secret])]
+        sealed = [subscription.secret, *(one.secret for one in subscription.retiring)]
         try:
-            keys = tuple(signing.key(self._keyring.open(secret, record).decode(), ed25519) for secret in sealed)
+            newest, *older = [signing.key(self._keyring.open(secret, record).decode(), ed25519) for secret in sealed]
         except SealError as error:
             telemetry.failed("webhook.secret_unreadable", error, webhook_id=subscription.id)
             return None
@@ -115,8 +115,8 @@ class Targets:
             cap=wanted.max_in_flight,
             rate=wanted.rate_limit_per_second,
             ordered=wanted.ordered,
-            keys=keys,
-            overlap_ends=subscription.previous_until,
+            key=newest,
+            retiring=tuple(zip(older, (one.until for one in subscription.retiring), strict=True)),
         )
 
     def _allows(self, url: str) -> bool:

@@ -1,7 +1,7 @@
 """Sample events, which `test` sends: each type as it might be, of people and things that do not exist."""
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -53,7 +53,8 @@ def _facts(event_type: str, subscription: Subscription, now: datetime) -> Facts:
         case "calendar.synced" | "calendar.disconnected":
             return Facts(calendar=_calendar(now, connected=event_type == "calendar.synced"))
         case "webhook.disabled":
-            return Facts(webhook=public(subscription), reason="gone")
+            disabled = msgspec.structs.replace(public(subscription), enabled=False, disabled_reason="gone")
+            return Facts(webhook=disabled, reason="gone")
         case "person.erased":
             return Facts(person=PersonRef(ids.new_id("per")))
     facts = _booking(event_type, now)
@@ -87,7 +88,10 @@ def _booking(event_type: str, now: datetime) -> Facts:
         location_id=location.id,
         location=location,
     )
-    earlier = {"start_at": start - timedelta(hours=1), "end_at": start - timedelta(minutes=30)}
+    other = ids.new_id("hst")
+    earlier: dict[str, Any] = {"start_at": start - timedelta(hours=1), "end_at": start - timedelta(minutes=30)}
+    if event_type == "booking.reassigned":
+        earlier = {"host_id": other, "host_ids": [other]}
     previous = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in earlier.items()}
     return Facts(
         booking=booking,

@@ -77,26 +77,29 @@ def _after(prefix: str, secret: str) -> bytes | None:
 def headers(
     signature: str, brand: Brand, keys: Sequence[Key], event_id: str, timestamp: int, body: bytes
 ) -> dict[str, str]:
-    """The headers that sign one attempt. `keys` are the live secrets, the newest first; schemes without room sign with that."""
+    """The headers that sign one attempt. `keys` are the live secrets, the newest first.
+
+    A scheme with room for one signs with the oldest, which is what a receiver has that does not know the new one yet.
+    """
     made = {
         "webhook-id": event_id,
         "webhook-timestamp": str(timestamp),
         "webhook-signature": standard(keys, event_id, timestamp, body),
     }
-    newest = keys[0].shown
+    oldest = keys[-1].shown
     match signature:
         case "kalends":
             signed = b"%d.%b" % (timestamp, body)
             made[brand.signature] = f"t={timestamp}," + ",".join(f"v1={_hex(key.shown, signed)}" for key in keys)
         case "timestamped":
-            made[brand.signature] = _hex(newest, b"%d.%b" % (timestamp, body))
+            made[brand.signature] = _hex(oldest, b"%d.%b" % (timestamp, body))
             made[brand.timestamp] = str(timestamp)
         case "sha256-prefixed":
-            made[brand.x_signature] = f"sha256={_hex(newest, body)}"
+            made[brand.x_signature] = f"sha256={_hex(oldest, body)}"
         case "hex":
-            made[brand.x_signature] = _hex(newest, body)
+            made[brand.x_signature] = _hex(oldest, body)
         case "sha256-bare":
-            made[brand.x_signature_256] = _hex(newest, body)
+            made[brand.x_signature_256] = _hex(oldest, body)
     return made
 
 

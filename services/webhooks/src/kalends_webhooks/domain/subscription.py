@@ -18,6 +18,7 @@ from kalends_webhooks.domain.signing import WHSEC, WHSK, Brand, readable
 SECRET_BYTES: Final = 32
 MOST: Final = 100  # subscriptions an account
 OVERLAP_SECONDS: Final = 86_400
+RETIRING_MOST: Final = 9  # replaced secrets that sign on; more would not fit a header
 PROFILE_PAYLOADS: Final = {
     "kalends": "kalends",
     "timestamped": "kalends",
@@ -54,8 +55,15 @@ _OWNED: Final = frozenset(
 _OWNED_PREFIXES: Final = ("webhook-", "proxy-", "kalends-", "x-kalends-", "x-forwarded-", "svix-")
 
 
+class Retiring(Struct, frozen=True):
+    """A sealed secret that was replaced, and signs on until a moment."""
+
+    secret: bytes
+    until: datetime
+
+
 class Subscription(Struct, kw_only=True):
-    """A webhook as it is stored, its secrets sealed. `previous_secret` signs too until `previous_until`."""
+    """A webhook as it is stored, its secrets sealed; `retiring` are those that were replaced, the newest first."""
 
     id: str
     tenant_id: str
@@ -66,8 +74,7 @@ class Subscription(Struct, kw_only=True):
     disabled_reason: str | None
     secret: bytes
     secret_hint: str
-    previous_secret: bytes | None = None
-    previous_until: datetime | None = None
+    retiring: tuple[Retiring, ...] = ()
 
     @property
     def profile(self) -> str:
@@ -196,5 +203,13 @@ def _passes(filters: WebhookFilters, event: Chosen) -> bool:
         return False
     if filters.metadata == EMPTY or bytes(filters.metadata) == b"{}":
         return True
-    asked, have = msgspec.json.decode(filters.metadata), msgspec.json.decode(event.metadata)
-    return all(name in have and have[name] == value for name, value in asked.items())
+    asked, have = _members(filters.metadata), _members(event.metadata)
+    return asked.items() <= have.items()
+
+
+def _members(metadata: msgspec.Raw) -> dict[str, bytes]:
+    """Each value as JSON with its members sorted, for Python takes `true` for 1."""
+    return {name: _sorted(value) for name, value in msgspec.json.decode(metadata).items()}
+
+
+_sorted: Final = msgspec.json.Encoder(order="sorted").encode

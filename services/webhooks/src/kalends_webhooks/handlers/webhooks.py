@@ -169,13 +169,14 @@ class Webhooks:
             return  # a name that nobody knows yet: judged at each attempt, as every one is
 
     def _give_secret(self, subscription: Subscription, secret: str, *, immediate: bool) -> None:
-        """Puts a new secret in force; the old one signs too for a day, unless it is to end at once.
+        """Puts a new secret in force; the old one signs on for a day, unless all before the new one is to end at once.
 
         The day is the receivers', so it goes by the wall clock and never by the test clock.
         """
-        overlap = datetime.now(UTC) + timedelta(seconds=rules.OVERLAP_SECONDS)
-        subscription.previous_secret = None if immediate else subscription.secret
-        subscription.previous_until = None if immediate else overlap
+        now = datetime.now(UTC)
+        replaced = rules.Retiring(subscription.secret, now + timedelta(seconds=rules.OVERLAP_SECONDS))
+        live = (replaced, *(one for one in subscription.retiring if now < one.until))
+        subscription.retiring = () if immediate else live[: rules.RETIRING_MOST]
         subscription.secret = self._seal(subscription, secret)
         subscription.secret_hint = rules.hint(secret)
 

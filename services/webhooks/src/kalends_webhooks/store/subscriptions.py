@@ -1,6 +1,6 @@
 """The table of subscriptions, and the version of an account's set of them by which caches know that they are old."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -8,30 +8,30 @@ import msgspec
 
 from kalends_shared.contracts.webhooks import WebhookIn
 from kalends_shared.db import Connection
-from kalends_webhooks.domain.subscription import Subscription
+from kalends_webhooks.domain.subscription import Retiring, Subscription
 
 OF_TENANTS: Final = """
 SELECT f.tenant_id AS feed, f.subscriptions_version, s.tenant_id, s.id, s.version, s.created_at, s.updated_at, s.wanted, s.disabled_reason, s.secret,
-    s.secret_hint, s.previous_secret, s.previous_until
+    s.secret_hint, s.previous_secret, s.previous_until, s.earlier_secrets, s.earlier_until
 FROM feeds f LEFT JOIN subscriptions s ON s.tenant_id = f.tenant_id
 WHERE f.tenant_id = ANY ($1)
 """
 ONE: Final = """
 SELECT s.tenant_id, s.id, s.version, s.created_at, s.updated_at, s.wanted, s.disabled_reason, s.secret,
-    s.secret_hint, s.previous_secret, s.previous_until
+    s.secret_hint, s.previous_secret, s.previous_until, s.earlier_secrets, s.earlier_until
 FROM subscriptions s WHERE s.tenant_id = $1 AND s.id = $2
 """
 LOCKED: Final = ONE + "FOR NO KEY UPDATE"
 MANY: Final = """
 SELECT s.tenant_id, s.id, s.version, s.created_at, s.updated_at, s.wanted, s.disabled_reason, s.secret,
-    s.secret_hint, s.previous_secret, s.previous_until
+    s.secret_hint, s.previous_secret, s.previous_until, s.earlier_secrets, s.earlier_until
 FROM unnest($1::text[], $2::text[]) AS w (tenant_id, id)
 JOIN subscriptions s ON s.tenant_id = w.tenant_id AND s.id = w.id
 """
 EXISTS: Final = "SELECT EXISTS (SELECT 1 FROM subscriptions WHERE tenant_id = $1 AND id = $2)"
 PAGE: Final = """
 SELECT s.tenant_id, s.id, s.version, s.created_at, s.updated_at, s.wanted, s.disabled_reason, s.secret,
-    s.secret_hint, s.previous_secret, s.previous_until
+    s.secret_hint, s.previous_secret, s.previous_until, s.earlier_secrets, s.earlier_until
 FROM subscriptions s
 WHERE s.tenant_id = $1 AND ($2::timestamptz IS NULL OR (s.created_at, s.id) < ($2, $3))
 ORDER BY s.created_at DESC, s.id DESC LIMIT $4 OFFSET $5
@@ -45,7 +45,7 @@ VALUES ($1, $2, 1, $3, $3, $4, $5, $6, $7, $8, $9)
 UPDATE: Final = """
 UPDATE subscriptions SET version = $3, updated_at = $4, wanted = $5, disabled_reason = $6, secret = $7, secret_hint = $8,
     previous_secret = $9, previous_until = $10, failing_since = CASE WHEN $11 THEN NULL ELSE failing_since END,
-    max_in_flight = $12, rate_limit = $13, ordered = $14
+    max_in_flight = $12, rate_limit = $13, ordered = $14, earlier_secrets = $15, earlier_until = $16
 WHERE tenant_id = $1 AND id = $2
 """
 DELETE: Final = "DELETE FROM subscriptions WHERE tenant_id = $1 AND id = $2"
@@ -74,9 +74,14 @@ def read(row: Mapping[str, Any]) -> Subscription:
         disabled_reason=row["disabled_reason"],
         secret=row["secret"],
         secret_hint=row["secret_hint"],
-        previous_secret=row["previous_secret"],
-        previous_until=row["previous_until"],
+        retiring=tuple(_retiring(row)),
     )
+
+
+def _retiring(row: Mapping[str, Any]) -> Iterator[Retiring]:
+    if row["previous_secret"] is not None:
+        yield Retiring(row["previous_secret"], row["previous_until"])
+    yield from map(Retiring, row["earlier_secrets"], row["earlier_until"])
 
 
 async def of_tenants(conn: Connection, tenants: Sequence[str]) -> dict[str, tuple[int, list[Subscription]]]:
@@ -139,6 +144,7 @@ async def insert(conn: Connection, made: Subscription) -> None:
 
 async def update(conn: Connection, changed: Subscription, *, revived: bool = False) -> None:
     """Writes all that may change; `revived` forgets since when it has failed."""
+    previous, earlier = next(iter(changed.retiring), None), changed.retiring[1:]
     await conn.execute(
         UPDATE,
         changed.tenant_id,
@@ -149,10 +155,12 @@ async def update(conn: Connection, changed: Subscription, *, revived: bool = Fal
         changed.disabled_reason,
         changed.secret,
         changed.secret_hint,
-        changed.previous_secret,
-        changed.previous_until,
+        previous.secret if previous else None,
+        previous.until if previous else None,
         revived,
         *_bounds(changed),
+        [one.secret for one in earlier],
+        [one.until for one in earlier],
     )
 
 
