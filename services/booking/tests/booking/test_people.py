@@ -3,11 +3,13 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
-from kalends_booking.handlers import placing
+from kalends_booking.handlers import changes, placing
 from kalends_booking.store import people
 from kalends_shared.db import Database
+from kalends_shared.rpc import as_refusal
 from kalends_shared.testkit.waiting import eventually_async
 
 from .test_actions import settle
@@ -126,6 +128,29 @@ async def test_bookings_and_erasures_at_once_leave_no_data_of_the_erased(
     assert first in erased
     left = await db.pool.fetch("SELECT person_id FROM people WHERE email IS NOT NULL")
     assert not {row["person_id"] for row in left} & erased
+
+
+async def test_no_answer_shows_who_was_erased_as_it_was_made(
+    client: Client, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The booking had been read, with its booker, before the erasure, which so could not find the answer."""
+    made = (await client.book()).body
+    commit, erased = changes.commit, list[Any]()
+
+    async def late(*args: Any, **kwargs: Any) -> Any:
+        if not erased:
+            erased.append(await erase(client, made["person_id"]))
+        return await commit(*args, **kwargs)
+
+    monkeypatch.setattr(changes, "commit", late)
+    with pytest.raises(asyncpg.SerializationError) as refused:
+        await client.act(made["id"], "cancel", key="k")
+    assert as_refusal(refused.value).code == "unavailable"
+    assert (await client.get(made["id"]))["status"] == "confirmed"
+    done, again = [await client.act(made["id"], "cancel", key="k") for _ in range(2)]
+    assert (done.body["status"], done.body["booker_email"]) == ("cancelled", None)
+    assert (again.body, again.headers) == (done.body, {"Idempotent-Replayed": "true"})
+    assert not [row for row in await db.pool.fetch("SELECT body FROM idempotency") if b"ada@" in row["body"]]
 
 
 async def test_an_erasure_waits_for_a_booking_that_is_being_made(

@@ -144,7 +144,7 @@ async def attempted(
                     call,
                     decided.decision,
                     render=lambda choice, before=loaded.state, shown=decided.shown: _shown(choice, before, shown),  # type: ignore[misc]
-                    keyed=keyed(call, fingerprint, Reply(etag=etag(version)), loaded.state.person_id),
+                    keyed=keyed(call, fingerprint, Reply(etag=etag(version)), shown_of(loaded)),
                     person=decided.person,
                 )
             except VersionConflict:
@@ -157,6 +157,11 @@ async def attempted(
         raise crowded()
 
     return await under_key(ctx, call, work, instead=instead)
+
+
+def shown_of(loaded: Loaded) -> str | None:
+    """Whose data an answer shows; nobody's once they are erased."""
+    return loaded.state.person_id if loaded.person is not None else None
 
 
 def keyed(call: Call, fingerprint: bytes, reply: Reply, person_id: str | None) -> Keyed | None:
