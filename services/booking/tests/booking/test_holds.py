@@ -23,6 +23,7 @@ from .test_timers import advance, types
 from .world import HALF_HOUR, NOON, NOW, TENANT, AlwaysOpen, Client, call, event_type, refusal
 
 TTL = timedelta(seconds=300)
+DAY = timedelta(days=1)
 
 
 async def hold(client: Client, at: datetime = NOON, **body: Any) -> Any:
@@ -108,10 +109,44 @@ async def test_what_differs_from_it_is_pointed_at(client: Client, quotes: Always
     ):
         refused = await refusal(client.book(hold_id=held, **wrong))
         assert (refused.status, [(f.pointer, f.code) for f in refused.fields]) == (422, [(pointer, "hold_mismatch")])
-    series = await refusal(client.book(hold_id=held, recurrence={"rrule": "FREQ=DAILY;COUNT=2"}))
-    assert (series.status, series.fields[0].pointer) == (422, "#/recurrence")
+    series = await refusal(client.book(NOON + HALF_HOUR, hold_id=held, recurrence={"rrule": "FREQ=DAILY;COUNT=2"}))
+    assert (series.status, series.fields[0].code) == (422, "hold_mismatch")
     unknown = await refusal(client.book(hold_id="hld_none"))
     assert (unknown.status, unknown.fields[0].pointer) == (422, "#/hold_id")
+
+
+async def test_a_series_begins_in_its_place_and_stays_with_its_host(
+    client: Client, db: Database, quotes: AlwaysOpen
+) -> None:
+    quotes.event_types["evt_visit"] = event_type(
+        "hst_ann", "hst_bob", resource_ids=["res_room"], limits=[Limit(count=3, per="month")], max_active_per_booker=3
+    )
+    held = (await hold(client, host_id="hst_bob")).body["id"]
+    rule = {"rrule": "FREQ=DAILY;COUNT=3"}
+    other = await client.book(NOON + DAY, host_id="hst_bob", booker_email="bob@x.test")
+    assert (await refusal(client.book(hold_id=held, recurrence=rule))).code == "slot_taken"
+    assert (await get(client, held))["status"] == "active"
+    await client.act(other.body["id"], "cancel")
+    made = (await client.book(hold_id=held, recurrence=rule)).body
+    rows = (await client.list(f"series_id={made['series_id']}"))["data"]
+    assert [(row["host_ids"], row["resource_ids"], row["hold_id"]) for row in rows] == [
+        (["hst_bob"], ["res_room"], used) for used in (held, None, None)
+    ]
+    assert (await get(client, held))["status"] == "converted"
+    assert (await refusal(client.book(hold_id=held, recurrence=rule))).code == "hold_expired"
+    assert (await refusal(client.book(NOON + 9 * DAY, host_id="hst_bob"))).code == "limit_reached"
+    assert (await refusal(client.book(NOON + 9 * DAY, host_id="hst_ann"))).code == "booker_limit_reached"
+    assert await rebuild.rebuild(db) == []
+    assert await rebuild.misplaced(db) == []
+
+
+async def test_of_a_series_its_start_alone_is_not_judged_again(client: Client, quotes: AlwaysOpen) -> None:
+    held = (await hold(client)).body["id"]
+    quotes.refusal = Refusal(code="slot_not_offered", rule="notice", detail="Too late.")
+    skipping = {"rrule": "FREQ=DAILY;COUNT=3", "on_conflict": "skip"}
+    made = (await client.book(hold_id=held, recurrence=skipping)).body
+    assert (made["start_at"], made["series"]["booking_ids"]) == ("2026-04-10T12:00:00Z", [made["id"]])
+    assert [one["rule"] for one in made["series"]["skipped"]] == ["notice", "notice"]
 
 
 async def test_it_is_judged_by_nothing_but_itself_when_used(client: Client, quotes: AlwaysOpen) -> None:

@@ -88,11 +88,13 @@ class AlwaysOpen:
             for one in kind.hosts
             if request.host_id in (None, one.host_id)
         ]
+        length = timedelta(minutes=kind.duration_minutes)
+        if request.end_at is not None:
+            length = request.end_at - request.start_at
         starts = []
         for start_at in (request.start_at, *request.more_starts):
-            end_at = request.end_at or start_at + timedelta(minutes=kind.duration_minutes)
             allowed = [] if self.refusal else hosts
-            starts.append(QuotedStart(start_at=start_at, end_at=end_at, hosts=allowed, refusal=self.refusal))
+            starts.append(QuotedStart(start_at=start_at, end_at=start_at + length, hosts=allowed, refusal=self.refusal))
         return Quote(
             quoted_at=call.now,
             event_type=kind,

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kalends_booking.domain import booking, choosing
-from kalends_booking.domain.choosing import Option, Wish
+from kalends_booking.domain.choosing import Option, Unit, Wish
 from kalends_booking.domain.decision import BookerCap, Change, Choice, Claim, Decision, illegal
 from kalends_booking.domain.events import (
     Assignment,
@@ -75,12 +75,27 @@ def create(
     return Decision(choices=tuple(choices), cap=booker.cap(wish.event_type))
 
 
+def held(hold: HoldState) -> Option:
+    """The hosts and units that a hold keeps."""
+    slot = choosing.unit_slot(hold.event_type_id, hold.host_ids[0])
+    return Option(
+        tuple(QuotedHost(id=h.id, name=h.name, email=h.email, timezone=h.timezone) for h in hold.hosts),
+        tuple(Unit(unit.rpartition("#")[0], unit, slot) for unit in hold.units),
+    )
+
+
 def convert(
-    booking_id: str, request: BookingIn, wish: Wish, hold: HoldState, used: Change, booker: Booker, now: datetime
+    booking_id: str,
+    request: BookingIn,
+    wish: Wish,
+    hold: HoldState,
+    used: Change,
+    booker: Booker,
+    now: datetime,
+    series_id: str | None = None,
 ) -> Decision:
     """A new booking in the place of a hold, judged by no rule but the cap a booker."""
-    option = Option(tuple(QuotedHost(id=h.id, name=h.name, email=h.email, timezone=h.timezone) for h in hold.hosts), ())
-    state = _new(booking_id, request, wish, option, booker, now, None)
+    state = _new(booking_id, request, wish, held(hold), booker, now, series_id)
     buffers = {
         name: getattr(hold.policies, name) for name in ("buffer_before_minutes", "buffer_after_minutes", "capacity")
     }
@@ -88,8 +103,6 @@ def convert(
         state,
         start_at=hold.start_at,
         end_at=hold.end_at,
-        units=hold.units,
-        resource_ids=_resources(hold.units),
         hold_id=hold.id,
         policies=replace(state.policies, **buffers),
     )

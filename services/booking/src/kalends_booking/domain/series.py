@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from kalends_booking.domain import booking, choosing, placing
 from kalends_booking.domain.choosing import Option, Seen, Taken, Wish
-from kalends_booking.domain.decision import Choice, Decision, HostLimit, minutes
+from kalends_booking.domain.decision import Change, Choice, Decision, HostLimit, minutes
 from kalends_booking.domain.placing import Booker
 from kalends_booking.domain.refusals import refused
-from kalends_shared.contracts.booking import BookingIn, BookingState, CancelIn
+from kalends_shared.contracts.booking import BookingIn, BookingState, CancelIn, HoldState
 from kalends_shared.contracts.errors import KalendsError
 
 
@@ -24,15 +24,17 @@ class Plan(Struct, frozen=True):
     skipped: list[dict[str, Any]]
 
 
-def plan(wishes: Sequence[Wish], seen: Seen, *, skip: bool) -> Plan:
+def plan(wishes: Sequence[Wish], seen: Seen, *, skip: bool, held: Option | None = None) -> Plan:
     """One host (or one set of hosts) for all starts: the first that serves every one, or, with `skip`, the most.
+
+    `held` is what a hold keeps for the first start: it is not judged again, and its hosts serve all.
 
     Raises:
         KalendsError: the refusal of a start, where not all (with `skip`: none) can be served.
     """
     best: list[Option | KalendsError] = []
-    for team in _teams(wishes, seen):
-        tried = _try(wishes, team, seen)
+    for team in _teams(wishes, seen) if held is None else [frozenset(host.id for host in held.hosts)]:
+        tried = _try(wishes, team, seen, held)
         if _count(tried) > _count(best) or not best:
             best = tried
         if _count(best) == len(wishes):
@@ -51,20 +53,31 @@ def plan(wishes: Sequence[Wish], seen: Seen, *, skip: bool) -> Plan:
 
 
 def create(
-    series_id: str, booking_ids: Sequence[str], request: BookingIn, planned: Plan, booker: Booker, now: datetime
+    series_id: str,
+    booking_ids: Sequence[str],
+    request: BookingIn,
+    planned: Plan,
+    booker: Booker,
+    now: datetime,
+    held: tuple[HoldState, Change] | None = None,
 ) -> Decision:
-    """All bookings of a series, or none."""
+    """All bookings of a series, or none; the first of them in the place of the hold that it uses."""
     parts: list[Choice] = []
     before: list[tuple[Wish, Option]] = []
-    cap = None
+    made = Decision(choices=())
+    frees: tuple[str, ...] = ()
+    locks: tuple[str, ...] = ()
     for booking_id, (wish, option) in zip(booking_ids, planned.served, strict=True):
-        made = placing.create(booking_id, request, wish, [option], booker, now, series_id)
-        choice, cap = made.choices[0], made.cap
+        if held is not None and not before:
+            made = placing.convert(booking_id, request, wish, *held, booker, now, series_id)
+            frees, locks = made.frees, made.locks
+        else:
+            made = placing.create(booking_id, request, wish, [option], booker, now, series_id)
+        choice = made.choices[0]
         parts.append(replace(choice, limits=tuple(_less(limit, before) for limit in choice.limits)))
         before.append((wish, option))
-    if cap is not None:
-        cap = cap._replace(at_most=cap.at_most - len(parts) + 1)
-    return Decision(choices=(_joined(parts),), cap=cap)
+    cap = made.cap and made.cap._replace(at_most=made.cap.at_most - len(parts) + 1)
+    return Decision(choices=(_joined(parts),), frees=frees, locks=locks, cap=cap)
 
 
 def cancel(one: BookingState, others: Iterable[BookingState], now: datetime, request: CancelIn) -> Decision:
@@ -111,12 +124,16 @@ def _serves(wish: Wish, host_id: str, seen: Seen) -> bool:
         return False
 
 
-def _try(wishes: Sequence[Wish], team: frozenset[str], seen: Seen) -> list[Option | KalendsError]:
+def _try(wishes: Sequence[Wish], team: frozenset[str], seen: Seen, held: Option | None) -> list[Option | KalendsError]:
     """What each start comes to with these hosts, as if those before it were booked."""
     ends: list[Option | KalendsError] = []
     booked: list[tuple[Wish, Option]] = []
     for wish in wishes:
         narrowed = _narrowed(wish, team)
+        if held is not None and not ends:
+            ends.append(held)
+            booked.append((narrowed, held))
+            continue
         try:
             choosing.admit(wish)
             if wish.start.refusal is None and len(narrowed.start.hosts) < max(narrowed.needed, 1):

@@ -9,7 +9,7 @@ from msgspec import Struct
 from kalends_booking import recurrence
 from kalends_booking.domain import answers, choosing, hold, placing, series
 from kalends_booking.domain.choosing import Option, Seen, Wish
-from kalends_booking.domain.decision import Choice, Decision, minutes
+from kalends_booking.domain.decision import Change, Choice, Decision, minutes
 from kalends_booking.domain.placing import Booker
 from kalends_booking.domain.refusals import refused
 from kalends_booking.handlers.changes import Attempt, attempted, keyed, settled
@@ -24,6 +24,7 @@ from kalends_shared.contracts import ids
 from kalends_shared.contracts.booking import (
     BookingIn,
     BookingState,
+    HoldState,
     PersonData,
     ReassignIn,
     RescheduleIn,
@@ -32,7 +33,6 @@ from kalends_shared.contracts.booking import (
 )
 from kalends_shared.contracts.call import Call, Reply, etag
 from kalends_shared.contracts.decode import decode
-from kalends_shared.contracts.errors import invalid
 from kalends_shared.contracts.quotes import AlternativesRequest, QuoteRequest
 from kalends_shared.event_store import VersionConflict
 
@@ -41,8 +41,6 @@ async def create_booking(ctx: Context, call: Call) -> Reply:
     """Books a slot: two round trips to the database where there is one choice of hosts and units."""
     require_key(call)
     request = decode(call.body, BookingIn)
-    if request.hold_id is not None and request.recurrence is not None:
-        raise invalid("#/recurrence", "invalid", "does not go together with hold_id, which holds one start")
     found = await bookings.begin(ctx.db.pool, call, request.booker_email)
     if found["request_hash"] is not None:
         stored = idempotency.answer(found, idempotency.request_hash(call.body))
@@ -86,10 +84,10 @@ async def _create(
     for _ in range(ATTEMPTS):
         person = told(request, person_id)
         booker = Booker(person_id=person.person_id, version=person.version, email=person.email)
-        if request.hold_id is not None:
-            made = await _from_hold(ctx, call, request, quoted, booking_id, booker)
-        elif request.recurrence is not None:
+        if request.recurrence is not None:
             made = await _series(ctx, call, request, quoted, booking_id, booker)
+        elif request.hold_id is not None:
+            made = await _from_hold(ctx, call, request, quoted, booking_id, booker)
         else:
             made = await _one(ctx, call, request, quoted, booking_id, booker)
         try:
@@ -126,13 +124,19 @@ async def _one(ctx: Context, call: Call, request: BookingIn, quoted: Quoted, boo
 async def _from_hold(
     ctx: Context, call: Call, request: BookingIn, quoted: Quoted, booking_id: str, booker: Booker
 ) -> Made:
-    held = await holds.get(ctx.db.pool, call.tenant, request.hold_id or "")
-    used = hold.conversion(held, request, booking_id, call.now)
+    held, used = await _held(ctx, call, request, booking_id)
     quote = await quoted.fresh()
     answers.check(request.answers, quote.event_type.questions)
     wish = Wish(quote=quote, start=quote.starts[0], seats=request.seats)
-    assert held is not None
     return Made(placing.convert(booking_id, request, wish, held, used, booker, call.now))
+
+
+async def _held(ctx: Context, call: Call, request: BookingIn, booking_id: str) -> tuple[HoldState, Change]:
+    """The hold that the request names, and its part in the booking that uses it."""
+    held = await holds.get(ctx.db.pool, call.tenant, request.hold_id or "")
+    used = hold.conversion(held, request, booking_id, call.now)
+    assert held is not None
+    return held, used
 
 
 async def _series(
@@ -144,6 +148,10 @@ async def _series(
     booker: Booker,
 ) -> Made:
     assert request.recurrence is not None
+    held = None
+    if request.hold_id is not None:
+        held = await _held(ctx, call, request, booking_id)
+        quoted.request.end_at = held[0].end_at
     quote = await quoted.fresh()
     answers.check(request.answers, quote.event_type.questions)
     if not quoted.request.more_starts:
@@ -151,10 +159,12 @@ async def _series(
         quoted.ask_also(more)
         quote = await quoted.fresh()
     wishes = [Wish(quote=quote, start=start, seats=request.seats) for start in quote.starts]
-    plan = series.plan(wishes, await look(ctx, call, wishes), skip=request.recurrence.on_conflict == "skip")
+    seen = await look(ctx, call, wishes, besides=request.hold_id)
+    kept = None if held is None else placing.held(held[0])
+    plan = series.plan(wishes, seen, skip=request.recurrence.on_conflict == "skip", held=kept)
     series_id = booking_id.replace("bkg_", "ser_")  # named after its first booking
     made = [booking_id, *(ids.new_id("bkg") for _ in plan.served[1:])]
-    decision = series.create(series_id, made, request, plan, booker, call.now)
+    decision = series.create(series_id, made, request, plan, booker, call.now, held)
     return Made(decision, Series(id=series_id, booking_ids=made, skipped=plan.skipped), final=False)
 
 
