@@ -1,18 +1,16 @@
 """What ails an installation, read from its database: events that could not be applied, and consumers that lag."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
-import asyncpg
 from msgspec import Struct
 
+from kalends_cli.installation import schema
 from kalends_cli.plan import SERVICES
-from kalends_shared import db, dead_letters
+from kalends_shared import dead_letters
 from kalends_shared.dead_letters import DeadLetter
+from kalends_shared.events_rpc import OWNERS
 
-# Events of a source stand in the schema of the service that owns it; most are called like it.
-OWNERS: Final = {"calendar": "calendar_sync"}
+COMMAND: Final = "doctor"
 LATE_SECONDS: Final = 60.0  # a consumer that far behind is not merely busy
 
 HAS_CONSUMER: Final = "SELECT to_regclass('checkpoints') IS NOT NULL AND to_regclass('dead_letters') IS NOT NULL"
@@ -62,12 +60,12 @@ async def examine(url: str) -> Findings:
     lags: list[Lag] = []
     letters: dict[str, list[DeadLetter]] = {}
     for service in SERVICES:
-        async with _schema(url, service) as conn:
+        async with schema(url, service, COMMAND) as conn:
             if not await conn.fetchval(HAS_CONSUMER):
                 continue
             letters[service] = await dead_letters.listed(conn)
             for source, tx, position in await conn.fetch(CHECKPOINTS):
-                async with _schema(url, OWNERS.get(source, source)) as owner:
+                async with schema(url, OWNERS[source], COMMAND) as owner:
                     behind = await owner.fetchrow(BEHIND, tx, position)
                     assert behind is not None
                     lags.append(Lag(service, source, behind["events"], behind["seconds"], behind["ahead"]))
@@ -78,7 +76,7 @@ async def retry(url: str, service: str | None = None, stream_id: str | None = No
     """Has dead letters tried again, all or those of a service or stream; returns how many were asked for."""
     asked = 0
     for name in SERVICES if service is None else (service,):
-        async with _schema(url, name) as conn:
+        async with schema(url, name, COMMAND) as conn:
             if await conn.fetchval(HAS_CONSUMER):
                 asked += await dead_letters.request_retry(conn, stream_id=stream_id)
     return asked
@@ -86,17 +84,8 @@ async def retry(url: str, service: str | None = None, stream_id: str | None = No
 
 async def discard(url: str, service: str, event_id: str) -> bool:
     """Gives up one failed event for good, as far as `service` goes; what waits behind it is tried. False: none such."""
-    async with _schema(url, service) as conn:
+    async with schema(url, service, COMMAND) as conn:
         if not await conn.fetchval(HAS_CONSUMER):
             return False
         row = await conn.fetchrow(FAILED, event_id)
         return row is not None and await dead_letters.discard(conn, *row)
-
-
-@asynccontextmanager
-async def _schema(url: str, service: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
-    conn = await db.direct(url, service, "doctor")
-    try:
-        yield conn
-    finally:
-        await conn.close()

@@ -11,19 +11,16 @@ from typing import Any, Final
 import asyncpg
 from nats import errors
 
-from kalends_cli.doctor import OWNERS
-from kalends_cli.plan import SERVICES
 from kalends_cli.problem import Problem
 from kalends_shared import event_store, nats, publisher
+from kalends_shared.events_rpc import OWNERS
 from kalends_shared.jetstream import JetStreamError
 
 NATS_SECONDS: Final = 10.0
-HAS_EVENTS: Final = "SELECT to_regclass('epoch') IS NOT NULL"
 CONNECTED: Final = """
 SELECT DISTINCT application_name FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE 'kalends-%' ORDER BY 1
 """
-CONTEXTS: Final = {schema: source for source, schema in OWNERS.items()}
 
 
 async def settle(url: str, nats_url: str) -> list[str]:
@@ -34,16 +31,15 @@ async def settle(url: str, nats_url: str) -> list[str]:
         asyncpg.PostgresError, OSError: the database cannot be read.
     """
     contexts: list[str] = []
-    for schema in SERVICES:
+    for source, schema in sorted(OWNERS.items()):
         conn: asyncpg.Connection[Any] = await asyncpg.connect(
             url, server_settings={"search_path": schema, "application_name": "restored"}
         )
         try:
             if running := [row[0] for row in await conn.fetch(CONNECTED)]:
                 raise Problem(f"end the services first: {', '.join(running)}")
-            if await conn.fetchval(HAS_EVENTS):
-                await event_store.raise_epoch(conn)
-                contexts.append(CONTEXTS.get(schema, schema))
+            await event_store.raise_epoch(conn)
+            contexts.append(source)
         finally:
             await conn.close()
     try:

@@ -5,7 +5,7 @@ The SQL is in sql/event_store. Everything a transaction will touch is locked bef
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Self
 
 import asyncpg
@@ -36,6 +36,11 @@ FROM events
 WHERE (tx, position) > ($1, $2) AND tx < tail_horizon() ORDER BY tx, position LIMIT $3
 """
 LAST: Final = "SELECT tx, position FROM events ORDER BY tx DESC, position DESC LIMIT 1"
+TX_RANGE: Final = "SELECT coalesce(min(tx), 0), coalesce(max(tx), 0) FROM events"
+FIRST_FROM: Final = (
+    "SELECT tx, recorded_at < now() - $2::interval AS old FROM events WHERE tx >= $1 ORDER BY tx, position LIMIT 1"
+)
+LAST_BELOW: Final = "SELECT tx, position FROM events WHERE tx < $1 ORDER BY tx DESC, position DESC LIMIT 1"
 RAISE_EPOCH: Final = """
 UPDATE epoch SET tx_offset = greatest(tx_offset, (SELECT coalesce(max(tx), 0) + 1 FROM events)
     - pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
@@ -204,6 +209,22 @@ async def last(conn: Connection) -> Position:
     """Where the last committed event stands, also one that `tail` does not show yet; `0.0` where there is none."""
     row = await conn.fetchrow(LAST)
     return Position(*row) if row is not None else Position()
+
+
+async def older_than(conn: Connection, age: timedelta) -> Position:
+    """Where the last event older than this stands, found by halving: times ascend with transaction ids but for moments."""
+    row = await conn.fetchrow(TX_RANGE)
+    assert row is not None
+    low, high = row[0], row[1] + 1
+    while low < high:
+        middle = (low + high) // 2
+        first = await conn.fetchrow(FIRST_FROM, middle, age)
+        if first is not None and first["old"]:
+            low = first["tx"] + 1
+        else:
+            high = middle
+    below = await conn.fetchrow(LAST_BELOW, low)
+    return Position() if below is None else Position(*below)
 
 
 def envelope(stored: Stored, source: str, previous: Position, people: dict[str, msgspec.Raw] | None = None) -> Envelope:

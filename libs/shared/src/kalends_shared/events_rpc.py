@@ -21,7 +21,7 @@ METHOD: Final = "events_after"
 LAST: Final = "last_event"
 MAX_EVENTS: Final = 500
 MAX_BYTES: Final = 2 * 1024 * 1024
-SERVICES: Final = {"booking": "booking", "availability": "availability", "calendar": "calendar_sync"}
+OWNERS: Final = {"booking": "booking", "availability": "availability", "calendar": "calendar_sync"}
 """Which service owns the events of a source."""
 
 
@@ -92,7 +92,7 @@ def over_rpc(client: rpc.RpcClient, source: str) -> EventsAfter:
 
     async def events_after(position: Position, limit: int) -> Sequence[Envelope]:
         query = EventsQuery(position.tx, position.position, limit)
-        page = await client.ask(SERVICES[source], METHOD, query, EventsPage)
+        page = await client.ask(OWNERS[source], METHOD, query, EventsPage)
         return page.events
 
     return events_after
@@ -102,7 +102,7 @@ def last_over_rpc(client: rpc.RpcClient, source: str) -> LastEvent:
     """What `positions.caught_up` asks."""
 
     async def last_event() -> Position:
-        last = await client.ask(SERVICES[source], LAST, LastQuery(), Last)
+        last = await client.ask(OWNERS[source], LAST, LastQuery(), Last)
         return Position(last.tx, last.position)
 
     return last_event

@@ -46,11 +46,6 @@ INSERT INTO relay_hints (context, stream_created, last_seq, tx, position) VALUES
 ON CONFLICT (context) DO UPDATE SET stream_created = excluded.stream_created, last_seq = excluded.last_seq,
     tx = excluded.tx, position = excluded.position
 """
-TX_RANGE: Final = "SELECT coalesce(min(tx), 0), coalesce(max(tx), 0) FROM events"
-FIRST_FROM: Final = (
-    "SELECT tx, recorded_at < now() - $2::interval AS old FROM events WHERE tx >= $1 ORDER BY tx, position LIMIT 1"
-)
-LAST_BELOW: Final = "SELECT tx, position FROM events WHERE tx < $1 ORDER BY tx DESC, position DESC LIMIT 1"
 
 PUBLISHED: Final = Counter("kalends_relay_published_total", "Events published.", ["context"])
 DELAY: Final = Histogram(
@@ -236,7 +231,7 @@ class Relay:
             if hint is not None and tuple(hint[:2]) == (self._stream.created, self._stream.sequence):
                 self._last = Position(hint["tx"], hint["position"])  # it has aged out empty, and was whole before
             else:
-                self._last = await _before_retention(conn, self._retention)
+                self._last = await event_store.older_than(conn, self._retention)
         self.refused = None
         REFUSED.labels(self.context).set(0)
         self._probed = time.monotonic()
@@ -268,19 +263,3 @@ async def encoded(
         messages.append((f"kalends.ev.{context}.{row.tenant_id}.{row.type}", message))
         previous = row.at
     return messages
-
-
-async def _before_retention(conn: Connection, retention: timedelta) -> Position:
-    """The last event older than the retention, found by halving, as times ascend with transaction ids but for moments."""
-    row = await conn.fetchrow(TX_RANGE)
-    assert row is not None
-    low, high = row[0], row[1] + 1
-    while low < high:
-        middle = (low + high) // 2
-        first = await conn.fetchrow(FIRST_FROM, middle, retention)
-        if first is not None and first["old"]:
-            low = first["tx"] + 1
-        else:
-            high = middle
-    below = await conn.fetchrow(LAST_BELOW, low)
-    return Position() if below is None else Position(*below)

@@ -95,7 +95,7 @@ def load(kind: type[T], environ: Mapping[str, str] = os.environ) -> T:
     for field in msgspec.structs.fields(kind):
         name = PREFIX + field.name.upper()
         try:
-            text = _read(name, environ)
+            text = read(name, environ)
             if text is None:
                 if field.required:
                     wrong.append(f"{name} is required: {_description(field.type)}")
@@ -127,7 +127,12 @@ def describe(kind: type[Settings]) -> str:
     return "\n".join(lines)
 
 
-def _read(name: str, environ: Mapping[str, str]) -> str | None:
+def read(name: str, environ: Mapping[str, str]) -> str | None:
+    """One setting's text: of the file that `<name>_FILE` names, else of the variable; None where neither is set.
+
+    Raises:
+        OSError, UnicodeDecodeError: the file cannot be read.
+    """
     if path := environ.get(name + "_FILE"):
         return Path(path).read_text(encoding="utf-8").strip()
     text = environ.get(name)

@@ -12,6 +12,9 @@ COMMANDS: Final = {
     "logs": "what the processes say",
     "migrate": "bring the database's schemas up to this release",
     "keys": "make API keys",
+    "tail": "what happens, event by event",
+    "replay": "have the last days' events published again",
+    "rebuild": "make read models again out of the events, and put right what differs",
     "listen": "bring a test account's events to a receiver on this machine",
     "doctor": "what ails the installation: events not applied, consumers that lag",
 }

@@ -6,10 +6,10 @@ The database is KALENDS_DATABASE_DIRECT_URL, else KALENDS_DATABASE_URL, else the
 
 import argparse
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 from kalends_cli.home import Home
+from kalends_cli.installation import database_url, nats_url
 from kalends_cli.plan import SERVICES
 from kalends_cli.problem import Problem
 
@@ -55,21 +55,6 @@ def run(arguments: argparse.Namespace) -> int:
     unwell = _unwell(home)
     _show(findings, unwell)
     return 0 if findings.well and not unwell else 1
-
-
-def database_url(home: Home) -> str:
-    settings = {**home.env(), **os.environ}
-    url = settings.get("KALENDS_DATABASE_DIRECT_URL") or settings.get("KALENDS_DATABASE_URL")
-    if not url:
-        raise Problem("KALENDS_DATABASE_URL says which database; `kalends up` makes a local one")
-    return url
-
-
-def nats_url(home: Home) -> str:
-    url = {**home.env(), **os.environ}.get("KALENDS_NATS_URL")
-    if not url:
-        raise Problem("KALENDS_NATS_URL says where the streams are")
-    return url
 
 
 def _settle(url: str, bus: str) -> int:

@@ -1,9 +1,9 @@
 """`kalends keys create`: an API key, by way of the public API; KALENDS_URL and KALENDS_API_KEY, else the local stack's."""
 
 import argparse
-import os
 
 from kalends_cli.home import Home
+from kalends_cli.installation import api
 from kalends_cli.problem import Problem
 
 
@@ -18,21 +18,19 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import httpx
 
-    settings = {**Home(arguments.data_dir).env(), **os.environ}
-    if "KALENDS_URL" not in settings or "KALENDS_API_KEY" not in settings:
-        raise Problem("KALENDS_URL and KALENDS_API_KEY say where and as whom; `kalends up` makes both")
+    base, key = api(Home(arguments.data_dir))
     body = {"name": arguments.name, "scopes": arguments.scope or ["read"]}
     if arguments.mode:
         body["mode"] = arguments.mode
     try:
         answer = httpx.post(
-            f"{settings['KALENDS_URL'].rstrip('/')}/api/v1/api-keys",
+            f"{base}/api-keys",
             json=body,
-            headers={"Authorization": f"Bearer {settings['KALENDS_API_KEY']}"},
+            headers={"Authorization": f"Bearer {key}"},
             timeout=20,
         )
     except httpx.HTTPError as error:
-        raise Problem(f"{settings['KALENDS_URL']} does not answer: {error}") from error
+        raise Problem(f"{base} does not answer: {error}") from error
     if answer.status_code != httpx.codes.CREATED:
         raise Problem(f"the key was not made: {answer.status_code} {answer.text}")
     print(answer.json()["secret"])

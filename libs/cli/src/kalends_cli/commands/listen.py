@@ -5,11 +5,11 @@ is, by a secret of its own. It begins with what is to come, and after a lost con
 """
 
 import argparse
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from kalends_cli import installation
 from kalends_cli.home import Home
 from kalends_cli.problem import Problem
 
@@ -33,12 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from kalends_webhooks.domain.subscription import make_secret
 
-    settings = {**Home(arguments.data_dir).env(), **os.environ}
-    if "KALENDS_URL" not in settings or "KALENDS_API_KEY" not in settings:
-        raise Problem("KALENDS_URL and KALENDS_API_KEY say where and as whom; `kalends up` makes both")
+    base, key = installation.api(Home(arguments.data_dir))
     secret = arguments.secret or make_secret()
-    headers = {"Authorization": f"Bearer {settings['KALENDS_API_KEY']}"}
-    base = settings["KALENDS_URL"].rstrip("/") + "/api/v1"
+    headers = {"Authorization": f"Bearer {key}"}
     with (
         httpx.Client(base_url=base, headers=headers, timeout=httpx.Timeout(20, read=QUIET_SECONDS)) as api,
         httpx.Client(timeout=30) as out,

@@ -1,10 +1,11 @@
-"""`kalends migrate`: every service's schema, by KALENDS_DATABASE_DIRECT_URL, else KALENDS_DATABASE_URL."""
+"""`kalends migrate`: every service's schema, in the database of KALENDS_DATABASE_DIRECT_URL or KALENDS_DATABASE_URL, else the local stack's."""
 
 import argparse
 import asyncio
 import importlib
-import os
 
+from kalends_cli.home import Home
+from kalends_cli.installation import database_url
 from kalends_cli.plan import SERVICES
 from kalends_cli.problem import Problem
 
@@ -19,9 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = [name.replace("-", "_") for name in arguments.services] or list(SERVICES)
     if unknown := set(names) - set(SERVICES):
         raise Problem(f"no service {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
-    url = os.environ.get("KALENDS_DATABASE_DIRECT_URL") or os.environ.get("KALENDS_DATABASE_URL")
-    if not url:
-        raise Problem("KALENDS_DATABASE_URL says which database; `. .kalends/env` sets it to the local stack's")
+    url = database_url(Home(arguments.data_dir))
     schemas = [importlib.import_module(f"kalends_{name}.schema").SCHEMA for name in names]
     try:
         applied = asyncio.run(migrate(url, schemas))
