@@ -7,16 +7,18 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
 from kalends_booking.handlers.timers import fire
+from kalends_booking.store import rebuild
 from kalends_shared import event_store
 from kalends_shared.db import Connection, Database
 from kalends_shared.servers import Nats
 from kalends_shared.testkit.waiting import eventually_async
-from kalends_shared.timers import TimerWorker
+from kalends_shared.timers import Timer, TimerWorker
 
 from .world import HALF_HOUR, NOON, TENANT, AlwaysOpen, Client, event_type
 
@@ -134,6 +136,65 @@ async def test_a_stream_that_changes_while_its_batch_is_decided_is_fired_at_the_
     assert await types(db, one) == ["booking.created", "booking.cancelled"]
     assert await types(db, two) == ["booking.created", "meeting.started", "meeting.ended", "booking.completed"]
     assert not await db.pool.fetchval("SELECT count(*) FROM timers")
+
+
+class Counted:
+    """A connection that counts its statements."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self.statements = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.statements += 1
+        return getattr(self._conn, name)
+
+
+async def test_timers_of_many_tenants_are_told_at_once_but_for_one_that_has_moved_on(
+    client: Client, db: Database, quotes: AlwaysOpen
+) -> None:
+    """Meetings that are over, requests that nobody answered and holds that have run out, each tenant's beside another's."""
+    made: dict[str, tuple[str, str, str]] = {}
+    for n in range(12):
+        of_tenant = Client(client.ctx, f"acc_{n}-live")
+        of_tenant.now = datetime.now(UTC) - timedelta(days=2)
+        start = of_tenant.now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        quotes.event_types["evt_visit"] = event_type()
+        ended = (await of_tenant.book(start)).body["id"]
+        wanted = {"event_type_id": "evt_visit", "start_at": start + HALF_HOUR}
+        held = (await of_tenant.ask("create_hold", wanted, path="/holds", idempotency_key="hold")).body["id"]
+        quotes.event_types["evt_visit"] = event_type(requires_confirmation=True, confirmation_expires_minutes=60)
+        asked = (await of_tenant.book(start + 4 * HALF_HOUR)).body["id"]
+        made[of_tenant.tenant] = (ended, held, asked)
+    rows = await db.pool.fetch("SELECT tenant_id, key, due_at, kind, payload, attempts FROM timers ORDER BY due_at")
+    due = [Timer(**dict(row), now=datetime.now(UTC)) for row in rows]
+    assert len(due) == 36
+    late = Client(client.ctx, "acc_7-live")
+    late.now = datetime.now(UTC) - timedelta(days=2)
+
+    class Meanwhile(Counted):
+        async def execute(self, *args: Any) -> Any:
+            """The locks come after the streams were read; in between, one of them changes."""
+            if self.statements < 3:
+                await late.act(made["acc_7-live"][0], "cancel")
+            self.statements += 1
+            return await self._conn.execute(*args)
+
+    async with db.transaction() as conn:
+        watched = Meanwhile(conn)
+        left = await fire(watched, due)  # type: ignore[arg-type]
+    assert {timer.tenant_id for timer in left} == {"acc_7-live"}
+    # Two looks at what there is, the locks, the commit: however many tenants.
+    assert watched.statements == 4
+    told = "SELECT stream_id, array_agg(type ORDER BY version) AS told FROM events WHERE version > 1 GROUP BY 1"
+    over = ["meeting.started", "meeting.ended", "booking.completed"]
+    expected = {made["acc_7-live"][0]: ["booking.cancelled"]}
+    for tenant, (ended, held, asked) in made.items():
+        if tenant != "acc_7-live":
+            expected |= {ended: over, held: ["hold.expired"], asked: ["booking.declined"]}
+    assert {row["stream_id"]: row["told"] for row in await db.pool.fetch(told)} == expected
+    assert await rebuild.misplaced(db) == []
+    assert await rebuild.rebuild(db, write=False) == []
 
 
 async def test_a_test_clock_fires_what_it_passes_in_order(client: Client, db: Database) -> None:

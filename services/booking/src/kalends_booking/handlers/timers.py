@@ -7,45 +7,40 @@ from kalends_booking.domain import booking, hold
 from kalends_booking.domain.decision import Decision, together
 from kalends_booking.handlers.context import Context
 from kalends_booking.store import bookings, holds
-from kalends_booking.store.commit import commit
+from kalends_booking.store.commit import commit_due
 from kalends_shared import event_store, timers
 from kalends_shared.contracts.accounts import ClockMove
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.decode import decode
 from kalends_shared.contracts.events import Actor
 from kalends_shared.db import Connection
-from kalends_shared.event_store import VersionConflict
 from kalends_shared.timers import Timer
 
 SYSTEM = Actor(type="system", name="timer")
 
 
 async def fire(conn: Connection, due: Sequence[Timer]) -> Collection[Timer]:
-    """Appends what is due of the timers' streams by now, a tenant's in one commit and in the order of its time.
+    """Appends what is due of the timers' streams by now, in one commit, a tenant's in the order of its time.
 
-    That moves or cancels each timer whose stream had something to tell. Gives those of the tenants one of whose streams
+    That moves each timer whose stream will have something more to tell. Gives those of the tenants one of whose streams
     has changed since it was read: they fire at the next look.
     """
-    decided: dict[str, list[tuple[Timer, Decision]]] = defaultdict(list)
+    decisions: dict[str, list[Decision]] = defaultdict(list)
     for timer, decision in await _decisions(conn, due):
-        decided[timer.tenant_id].append((timer, decision))
+        decisions[timer.tenant_id].append(decision)
+    if not decisions:
+        return []
+    decided = {tenant: together(several) for tenant, several in decisions.items()}
     await event_store.lock_all(
         conn,
         [
             (tenant, key)
-            for tenant, pairs in decided.items()
-            for timer, decision in pairs
-            for key in (timer.stream_id, *decision.locks)
+            for tenant, decision in decided.items()
+            for key in (*decision.locks, *(change.after.id for change in decision.choices[0].changes))
         ],
     )
-    left: list[Timer] = []
-    for tenant, pairs in decided.items():
-        call = Call(tenant=tenant, now=due[0].now, actor=SYSTEM)
-        try:
-            await commit(conn, call, together([decision for _, decision in pairs]))
-        except VersionConflict:
-            left += [timer for timer, _ in pairs]
-    return left
+    moved = await commit_due(conn, decided, SYSTEM)
+    return [timer for timer in due if timer.tenant_id in moved]
 
 
 async def _decisions(conn: Connection, due: Sequence[Timer]) -> list[tuple[Timer, Decision]]:

@@ -1,6 +1,7 @@
 """The commit of every command: one SQL function, one round trip (migrations, `commit_command`)."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +15,7 @@ from kalends_booking.store.people import PersonVersion
 from kalends_shared import event_store, positions, telemetry
 from kalends_shared.contracts.booking import BookingState
 from kalends_shared.contracts.call import Call
+from kalends_shared.contracts.events import Actor
 from kalends_shared.db import Connection
 from kalends_shared.event_store import Position
 
@@ -22,6 +24,8 @@ SELECT outcome, choice, tx, position, rule, person_id, request_hash, status, err
 FROM commit_command($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
     $22, $23)
 """
+
+COMMIT_DUE: Final = "SELECT commit_due($1, $2, $3, $4, $5, $6, $7, $8)"
 
 Render = Callable[[Choice], bytes]
 _encode: Final = msgspec.json.Encoder().encode
@@ -123,8 +127,37 @@ async def commit(
     )
 
 
+async def commit_due(conn: Connection, decided: Mapping[str, Decision], actor: Actor) -> set[str]:
+    """Commits what time has done, by tenant, under the locks of it all; `conn` is in the transaction that holds them.
+
+    No decision may offer or take places. Timers that end are left to the caller, whose firing removes them. Gives the
+    tenants of which nothing was written, since one of their streams has moved on.
+    """
+    writes = _Writes()
+    freed: list[tuple[int, str, bool]] = []
+    timers: list[tuple[int, str, datetime, str]] = []
+    tenants = list(decided)
+    for n, decision in enumerate(decided.values(), 1):
+        writes.add(n, decision.choices[0])
+        freed += [(n, holder, False) for holder in decision.frees]
+        freed += [(n, holder, True) for holder in decision.leaves]
+        timers += [(n, *timer) for timer in zip(*_timers(decision.choices[0])[:3], strict=True)]
+    moved = await conn.fetchval(
+        COMMIT_DUE,
+        tenants,
+        _encode(actor),
+        telemetry.traceparent(),
+        writes.changes,
+        writes.bookings,
+        writes.holds,
+        freed,
+        timers,
+    )
+    return {tenants[n - 1] for n in moved}
+
+
 class _Writes:
-    """The rows of a decision, each marked with its choice; 0 where there is but one."""
+    """The rows of decisions, each marked with its choice (0 where there is but one), or with whose decision it is."""
 
     def __init__(self) -> None:
         self.changes: list[tuple[Any, ...]] = []

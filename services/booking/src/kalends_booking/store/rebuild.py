@@ -27,13 +27,13 @@ SELECT id, event_type_id, start_at, end_at, status, series_id, person_id, person
 FROM bookings WHERE tenant_id = $1 AND id = $2
 """
 HOLD: Final = "SELECT id, version, state FROM holds WHERE tenant_id = $1 AND id = $2"
-# Places in force of a booking or hold that have, or lack, a reservation; pruned ones are none's business any more.
+# Places of a booking or hold that have, or lack, a reservation; pruned ones are none's business any more.
 PLACES: Final = """
-SELECT s.subject_id, s.slot, s.start_at, s.end_at, s.seats, EXISTS (
+SELECT s.subject_id, s.slot, s.start_at, s.end_at, s.seats, s.in_force, s.status, EXISTS (
     SELECT FROM reservations r WHERE r.tenant_id = s.tenant_id AND r.subject_id = s.subject_id AND r.slot = s.slot
         AND r.start_at = s.start_at AND r.end_at = s.end_at AND r.during && tstzrange(s.start_at, s.end_at)
 ) OR s.end_at < now() AS reserved
-FROM seats s WHERE s.tenant_id = $1 AND s.holder_id = $2 AND s.in_force ORDER BY s.subject_id
+FROM seats s WHERE s.tenant_id = $1 AND s.holder_id = $2 ORDER BY s.subject_id
 """
 ORPHANS: Final = """
 SELECT r.subject_id FROM reservations r WHERE NOT EXISTS (
@@ -97,8 +97,11 @@ async def misplaced(db: Database) -> list[str]:
             state = await replay(conn, tenant, stream_id)
             rows = await conn.fetch(PLACES, tenant, stream_id)
         assert state is not None
-        found = [(row["subject_id"], row["start_at"], row["end_at"], row["seats"]) for row in rows]
-        if found != _places(state) or not all(row["reserved"] for row in rows):
+        held = [row for row in rows if row["in_force"]]
+        found = [(row["subject_id"], row["start_at"], row["end_at"], row["seats"]) for row in held]
+        status = state.status if isinstance(state, BookingState) else None
+        told = all(row["status"] == status for row in rows)
+        if found != _places(state) or not told or not all(row["reserved"] for row in held):
             wrong.append(stream_id)
     return wrong
 
