@@ -178,7 +178,7 @@ class Refusals:
 @pytest.fixture(params=["one", "quoted", "hold", "series", "group", "either", "moved"])
 async def race(request: Any, db: Database, client: Client, quotes: AlwaysOpen) -> "Race":
     gate = Gate(quotes)
-    first = Client(Context(db, gate, client.ctx.nudge))
+    first = Client(Context(db, gate, client.ctx.nudge, alternatives_seconds=600))
     ask, path, free = await getattr(Refusals(), request.param)(first, gate)
     halfway = Halfway(db, (TENANT, "POST", path, "k"))
     race = Race(db, gate, halfway, first, Client(Context(halfway, gate, client.ctx.nudge)), ask)  # type: ignore[arg-type]
