@@ -49,6 +49,10 @@ async def echo(_: Call) -> Reply:
     return Reply(body=b"{}")
 
 
+async def seventh(_: Call) -> Reply:
+    return Reply(body=b"{}", etag='"7"')
+
+
 async def test_scope_is_judged_before_existence_at_every_endpoint(keyed: Keyed) -> None:
     keys = {scope: await keyed(scope) for scope in ("read", "write", "webhooks", "admin")}
     for endpoint in ENDPOINTS:
@@ -208,7 +212,44 @@ async def test_no_such_path_no_such_method(keyed: Keyed) -> None:
         problem(answer, 405, "method_not_allowed")
         assert answer.headers["allow"]
     for method in ("PUT", "OPTIONS", "BREW"):
-        assert (await key(method, "/hosts")).headers["allow"] == "GET, POST"
+        assert (await key(method, "/hosts")).headers["allow"] == "GET, HEAD, POST"
+
+
+async def test_head_is_a_get_without_its_body(keyed: Keyed, serve: Serve) -> None:
+    calls = await serve("booking", get_booking=seventh)
+    key = await keyed("read")
+    answer = await key("HEAD", "/bookings/bkg_1")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert (answer.headers["etag"], answer.headers["content-length"]) == ('"7"', "2")
+    assert calls[-1].method == "GET"
+    assert (await key("HEAD", "/bookings/bkg_1", headers={"If-None-Match": '"7"'})).status_code == 304
+    assert (await key("HEAD", "/nowhere")).status_code == 404
+    assert (await key("HEAD", "/availability/query")).headers["allow"] == "POST"
+    stream = await key("HEAD", "/changes", headers={"Accept": "text/event-stream"})
+    assert stream.headers["content-type"] != "text/event-stream", "of which there would be no end"
+
+
+async def test_no_cache_between_keeps_what_is_an_accounts(keyed: Keyed, serve: Serve) -> None:
+    await serve("booking", get_booking=seventh, create_booking=echo)
+    key = await keyed("write")
+    for held in ({}, {"If-None-Match": '"7"'}):
+        answer = await key("GET", "/bookings/bkg_1", headers=held)
+        assert answer.headers["cache-control"] == "private, no-cache"
+    made = await key("POST", "/bookings", {}, headers={"Idempotency-Key": "k"})
+    for answer in (made, await key("GET", "/nowhere"), await key("PUT", "/me")):
+        assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_several_headers_of_a_name_are_one_list(keyed: Keyed, serve: Serve) -> None:
+    calls = await serve("booking", get_booking=seventh)
+    key = await keyed("read")
+    tags = [("If-None-Match", '"6"'), ("If-None-Match", '"7"'), ("If-None-Match", '"8"')]
+    assert (await key("GET", "/bookings/bkg_1", headers=tags)).status_code == 304
+    assert calls[-1].if_none_match == '"6", "7", "8"'
+    for other in ("kal_live_other", key.key):
+        two = [("Authorization", f"Bearer {other}"), ("Authorization", f"Bearer {key.key}")]
+        async with httpx.AsyncClient(timeout=60) as http:
+            problem(await http.get(key.url + "/api/v1/me", headers=two), 401, "unauthenticated")
 
 
 async def test_no_spelling_of_a_path_leads_around_the_door(gateway: Running) -> None:

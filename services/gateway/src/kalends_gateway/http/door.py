@@ -38,7 +38,7 @@ class Door:
             ACTIVE.dec()
 
     async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        head: request.Head = dict(scope["headers"])
+        head = request.head(scope["headers"])
         request_id = request.request_id(head)
         more: Headers = [(b"x-request-id", request_id.encode())]
         limit: asyncio.Timeout | None = None

@@ -61,9 +61,9 @@ class Api:
 
     def handlers(self) -> list[HTTPRouteHandler]:
         """All of them; before them, since Litestar else answers it itself, what refuses OPTIONS like any unknown method."""
-        methods: defaultdict[str, list[str]] = defaultdict(list)
+        methods: defaultdict[str, list[HttpMethod]] = defaultdict(list)
         for endpoint in ENDPOINTS:
-            methods[_template(endpoint)].append(endpoint.method)
+            methods[_template(endpoint)] += _methods(endpoint)
         refused = [_no_options(path, found) for path, found in methods.items()]
         return [*refused, *map(self._handler, ENDPOINTS)]
 
@@ -75,14 +75,13 @@ class Api:
             visit = visit_of(request.scope)
             visit.unit.rename(name)
             call = await self._call(endpoint, request, visit)
-            if streamer is not None and b"text/event-stream" in visit.head.get(b"accept", b""):
+            streamed = b"text/event-stream" in visit.head.get(b"accept", b"") and request.method == "GET"
+            if streamer is not None and streamed:
                 return await self._stream(streamer, call, visit.head)
             reply = await self._ask(endpoint, call)
-            return answered(reply, call.if_none_match if call.method == "GET" else None)
+            return answered(reply, call)
 
-        return HTTPRouteHandler(
-            _template(endpoint), http_method=HttpMethod(endpoint.method), name=name, status_code=200
-        )(handle)
+        return HTTPRouteHandler(_template(endpoint), http_method=_methods(endpoint), name=name, status_code=200)(handle)
 
     async def _call(self, endpoint: Endpoint, asked: Request[Any, Any, Any], visit: Visit) -> Call:
         head, identity = visit.head, visit.identity
@@ -156,7 +155,13 @@ def _template(endpoint: Endpoint) -> str:
     return ROOT + endpoint.path.replace("}", ":str}")
 
 
-def _no_options(path: str, methods: list[str]) -> HTTPRouteHandler:
+def _methods(endpoint: Endpoint) -> list[HttpMethod]:
+    """What can be read can be asked after by HEAD, too (RFC 9110 9.1); the server leaves the body out."""
+    own = HttpMethod(endpoint.method)
+    return [own, HttpMethod.HEAD] if own == HttpMethod.GET else [own]
+
+
+def _no_options(path: str, methods: list[HttpMethod]) -> HTTPRouteHandler:
     async def refuse() -> None:
         raise MethodNotAllowedException(headers={"allow": ", ".join(methods)})
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from kalends_gateway.http.examples import BODIES
 from kalends_gateway.http.schemas import REF, Schemas
 from kalends_gateway.http.wire import ROOT
+from kalends_shared.contracts import webhooks
 from kalends_shared.contracts.endpoints import ENDPOINTS, Endpoint
 from kalends_shared.contracts.errors import STATUS, TITLES
 
@@ -170,8 +171,11 @@ def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _versioned(endpoint: Endpoint) -> bool:
-    """Whether its answer is one thing that has a version, or availability, whose ETag names what is in it."""
-    if endpoint.answer is None or endpoint.lists:
+    """Whether its answer is one thing whose version is its ETag, or availability, whose ETag names what is in it.
+
+    A delivery's version counts its attempts, and is not all that changes of it.
+    """
+    if endpoint.answer in {None, webhooks.Delivery} or endpoint.lists:
         return False
     return "version" in endpoint.answer.__struct_fields__ or endpoint.rpc == "availability"
 
@@ -291,11 +295,12 @@ _HEADER_OF: Final = {
     "unauthenticated": "WWW-Authenticate",
     **dict.fromkeys(("rate_limited", "unavailable", "position_not_reached", "idempotency_in_flight"), "Retry-After"),
 }
+_ETAGS: Final = {"type": "string", "pattern": '^(\\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$'}
 _ONCE: Final = "Under one key a request is done once; the stored answer is given again."
 _PARAMETERS: Final = {
     "IdempotencyKey": _header("Idempotency-Key", _ONCE, _KEY),
     "IdempotencyKeyRequired": _header("Idempotency-Key", _ONCE, _KEY, required=True),
-    "IfMatch": _header("If-Match", "Does it only to this version, as an ETag named it."),
+    "IfMatch": _header("If-Match", "Does it only to this version, as an ETag named it.", _ETAGS),
     "IfNoneMatch": _header("If-None-Match", "Answers 304 where the thing is still of this version."),
     "MinPosition": _header(
         "Kalends-Min-Position", "Waits until the write is seen whose Kalends-Position this was.", _POSITION

@@ -18,8 +18,16 @@ _JSON_TYPES: Final = frozenset({b"application/json", b"application/merge-patch+j
 _DRAINED_BYTES: Final = 16 * 1024 * 1024
 _DRAIN_SECONDS: Final = 5.0
 
-Head = dict[bytes, bytes]  # of each name the last
+Head = dict[bytes, bytes]
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+def head(headers: Headers) -> Head:
+    """The headers by name; several of one name are one list (RFC 9110 5.3), so that of two keys neither is the key."""
+    found: Head = {}
+    for name, value in headers:
+        found[name] = found[name] + b", " + value if name in found else value
+    return found
 
 
 def request_id(head: Head) -> str:

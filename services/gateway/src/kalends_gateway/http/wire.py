@@ -9,22 +9,27 @@ from litestar.exceptions import ClientException, MethodNotAllowedException, NotF
 
 from kalends_gateway.http.visit import visit_of
 from kalends_shared import telemetry
-from kalends_shared.contracts.call import Reply
+from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.errors import STATUS, TITLES, KalendsError, not_found
 from kalends_shared.rpc import as_refusal
 
 ROOT: Final = "/api/v1"
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
+# What is an account's alone no proxy may keep, with a key in X-API-Key neither; a client may, to ask by its ETag.
+_KEPT: Final = "private, no-cache"
+_NOT_KEPT: Final = "no-store"
 _SAFE: Final = "/:@!$&'()*+,;=-._~"  # what a path holds as it is (RFC 3986)
 
 
-def answered(reply: Reply, if_none_match: str | None) -> Response[bytes]:
+def answered(reply: Reply, call: Call) -> Response[bytes]:
     """A service's answer, whose body is bytes; 304 where the caller has it already."""
-    headers: dict[str, str] = {}
+    reading = call.method == "GET"
+    headers = {"cache-control": _KEPT if reading else _NOT_KEPT}
     if reply.etag is not None:
         headers["etag"] = reply.etag
-        if if_none_match is not None and reply.status == 200 and _matches(if_none_match, reply.etag):
+        known = call.if_none_match if reading else None
+        if known is not None and reply.status == 200 and _matches(known, reply.etag):
             return Response(b"", status_code=304, headers=headers)
     if reply.location is not None:
         headers["location"] = ROOT + reply.location
@@ -50,10 +55,11 @@ def refused(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
         "detail": detail,
         "instance": quote(request.scope["path"], safe=_SAFE),
         "code": code,
-        "request_id": visit.request_id,
+        # Of a stored refusal, which is given again as it was told, that of its own request.
+        "request_id": refusal.extra.get("request_id", visit.request_id),
         "errors": refusal.fields,
     }
-    headers = dict(refusal.headers)
+    headers = {"cache-control": _NOT_KEPT, **refusal.headers}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(refusal.retry_after)
     body = msgspec.json.encode({**refusal.extra, **document})
