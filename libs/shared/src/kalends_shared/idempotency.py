@@ -229,12 +229,15 @@ def storable(refusal: KalendsError) -> bool:
 async def refuse(conn: "Connection | Any", call: Call, fingerprint: bytes, refusal: KalendsError) -> Reply:
     """Stores the operation's own 409 after its transaction has rolled back, and raises it; `conn` may be a pool.
 
+    It is stored as it is told, with the id of its request.
+
     Another request under the key may have been answered meanwhile: then that answer, the first stored, is this one's too.
     Or it is still at work: then its answer is to come, whatever this one was refused for.
 
     Raises:
         KalendsError: the refusal, or the one stored first; `idempotency_in_flight`; `idempotency_key_reused`.
     """
+    refusal.extra = refusal.extra | {"request_id": call.request_id}
     body = msgspec.json.encode(refusal.body())
     first = _earlier(await conn.fetchrow(REFUSE, *_key(call), fingerprint, refusal.status, body), fingerprint)
     if first is None:

@@ -80,13 +80,14 @@ async def test_the_operations_own_409_is_stored_whole_and_has_no_effects(db: Dat
     fields = (FieldError("#/start_at", "slot_taken", "Taken.", "busy"),)
     refusal = KalendsError("slot_taken", "Gone.", fields, extra={"alternatives": ["2026-04-10T09:00:00Z"]})
     with pytest.raises(KalendsError) as first:
-        await idempotent(db, keyed(), Maker(refusal))
+        await idempotent(db, keyed(request_id="req_first"), Maker(refusal))
     assert first.value.headers == {}
     make = Maker()
     with pytest.raises(KalendsError) as again:
         await idempotent(db, keyed(), make)
     assert (again.value.code, again.value.detail, again.value.fields) == ("slot_taken", "Gone.", fields)
-    assert (again.value.extra, again.value.headers) == (refusal.extra, {"Idempotent-Replayed": "true"})
+    assert (again.value.extra, again.value.headers) == (first.value.extra, {"Idempotent-Replayed": "true"})
+    assert again.value.extra == {"alternatives": ["2026-04-10T09:00:00Z"], "request_id": "req_first"}
     assert (make.ran, await effects(db)) == (0, 0)
 
 

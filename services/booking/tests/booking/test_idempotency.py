@@ -82,8 +82,7 @@ async def test_actions_too(client: Client) -> None:
     assert again.position == first.position is not None
     assert (await refusal(client.act(made["id"], "cancel", {"reason": "x"}, key="k"))).code == "idempotency_key_reused"
     refused = await refusal(client.act(made["id"], "cancel", {}, key="other"))
-    assert refused.code == "invalid_state"
-    assert msgspec.json.encode(refused.extra) == b'{"state":"cancelled"}'
+    assert (refused.code, refused.extra["state"]) == ("invalid_state", "cancelled")
 
 
 class Gate(AlwaysOpen):
