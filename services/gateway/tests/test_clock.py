@@ -7,7 +7,7 @@ import msgspec
 from gateway_kit import Api, Keyed, Serve, problem
 
 from kalends_gateway.store import clocks
-from kalends_shared.contracts.accounts import ClockMove
+from kalends_shared.contracts.accounts import ClockMove, ClockMoved
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.db import Database
@@ -68,6 +68,18 @@ async def test_frozen_at_the_moment_that_the_client_takes_for_now(keyed: Keyed, 
         )
     finally:
         await test("POST", "/test-clock", {"release": True})
+
+
+async def test_a_read_can_wait_for_what_a_move_has_fired(keyed: Keyed, serve: Serve) -> None:
+    async def fired(_: Call) -> Reply:
+        return Reply(body=ClockMoved(position="booking:7.3"))
+
+    await serve("booking", advance_clock=fired)
+    test = await keyed("write", mode="test")
+    once = {"Idempotency-Key": str(uuid.uuid4())}
+    for _ in range(2):
+        released = await test("POST", "/test-clock", {"release": True}, headers=once)
+        assert released.headers["kalends-position"] == "booking:7.3"
 
 
 async def test_the_clock_is_held_for_as_long_as_firing_takes(database_url: str) -> None:

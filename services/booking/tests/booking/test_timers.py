@@ -29,9 +29,11 @@ async def types(db: Database, stream_id: str) -> list[str]:
     return [row["type"] for row in await db.pool.fetch(TYPES, TENANT, stream_id)]
 
 
-async def advance(client: Client, to: datetime) -> None:
+async def advance(client: Client, to: datetime) -> str:
+    """Moves the test clock; returns the position that its answer tells."""
     client.now = to
-    await client.ask("advance_clock", {"now": to}, mode="test")
+    position: str = (await client.ask("advance_clock", {"now": to}, mode="test")).body["position"]
+    return position
 
 
 async def test_after_downtime_what_is_due_is_told_once_by_two_workers(client: Client, db: Database) -> None:
@@ -213,6 +215,15 @@ async def test_a_test_clock_fires_what_it_passes_in_order(client: Client, db: Da
         (two, "meeting.started", NOON + HALF_HOUR),
         (two, "meeting.ended", NOON + 2 * HALF_HOUR),
     ]
+
+
+async def test_a_moved_clock_tells_up_to_where_its_timers_have_written(client: Client, db: Database) -> None:
+    booked = await client.book()
+    assert await advance(client, NOON - HALF_HOUR) == booked.position
+    told = await advance(client, NOON + HALF_HOUR)
+    last = await db.pool.fetchrow("SELECT tx, position FROM events ORDER BY tx DESC, position DESC LIMIT 1")
+    assert last is not None
+    assert told == f"booking:{last['tx']}.{last['position']}" != booked.position
 
 
 async def test_a_request_expires(client: Client, db: Database, quotes: AlwaysOpen) -> None:

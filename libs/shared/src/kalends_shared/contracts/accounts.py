@@ -74,3 +74,9 @@ class ClockMove(Struct, kw_only=True):
 
     was: Instant | None = None
     now: Instant | None = None
+
+
+class ClockMoved(Struct, kw_only=True):
+    """That it has, and up to where booking has written by then."""
+
+    position: str | None = None

@@ -8,8 +8,8 @@ from kalends_booking.domain.decision import Decision, together
 from kalends_booking.handlers.context import Context
 from kalends_booking.store import bookings, holds
 from kalends_booking.store.commit import commit_due
-from kalends_shared import event_store, timers
-from kalends_shared.contracts.accounts import ClockMove
+from kalends_shared import event_store, positions, timers
+from kalends_shared.contracts.accounts import ClockMove, ClockMoved
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.decode import decode
 from kalends_shared.contracts.events import Actor
@@ -71,4 +71,6 @@ async def advance_clock(ctx: Context, call: Call) -> Reply:
     if move.now is not None:
         await timers.fire_due(ctx.db, call.tenant, move.now, fire)
     await ctx.nudge()
-    return Reply(body=b"{}")
+    async with ctx.db.pool.acquire() as conn:
+        told = await event_store.last(conn)
+    return Reply(body=ClockMoved(position=positions.token("booking", told)))

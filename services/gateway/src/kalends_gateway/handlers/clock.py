@@ -3,12 +3,10 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from msgspec import Struct
-
 from kalends_gateway.domain.clock import moved
 from kalends_gateway.replicas import Replicas
 from kalends_gateway.store import clocks
-from kalends_shared.contracts.accounts import ClockMove, TestClock, TestClockIn
+from kalends_shared.contracts.accounts import ClockMove, ClockMoved, TestClock, TestClockIn
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.decode import decode
 from kalends_shared.contracts.errors import not_found
@@ -17,10 +15,6 @@ from kalends_shared.idempotency import idempotent
 from kalends_shared.rpc import RpcClient
 
 TIMER_SECONDS: Final = 4.0  # the transaction that holds the clock ends at five
-
-
-class Nothing(Struct):
-    """An answer that says no more than that it was done."""
 
 
 class Clock:
@@ -41,17 +35,17 @@ class Clock:
             await clocks.lock(conn, call.tenant)
             was = await clocks.get(conn, call.tenant)
             now = moved(decode(call.body, TestClockIn), was, datetime.now(UTC))
-            await self._rpc.ask(
+            moved_on = await self._rpc.ask(
                 "booking",
                 "advance_clock",
                 ClockMove(was=was, now=now),
-                Nothing,
+                ClockMoved,
                 tenant=call.tenant,
                 seconds=TIMER_SECONDS,
                 retry=False,
             )
             await clocks.put(conn, call.tenant, now)
-            return Reply(body=TestClock(now=now))
+            return Reply(body=TestClock(now=now), position=moved_on.position)
 
         reply = await idempotent(self._db, call, work)
         await self._replicas.forget(tenant=call.tenant)
