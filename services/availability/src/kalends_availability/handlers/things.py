@@ -157,7 +157,7 @@ class Things:
         there = await objects.kinds(conn, call.tenant, [one.id for one in named])
         _refuse(
             tuple(
-                FieldError(one.pointer, "not_found", f"is not a {one.kind.replace('_', ' ')} here")
+                FieldError(one.pointer, "not_found", f"is no {one.kind.replace('_', ' ')} here")
                 for one in named
                 if there.get(one.id) != one.kind
             )

@@ -167,7 +167,7 @@ def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         "DELETE": ["IfMatch"],
     }[endpoint.method]
     names += ["IfMatch"] if endpoint.method == "POST" and "{" in endpoint.path else []
-    return [{"$ref": f"#/components/parameters/{name}"} for name in [*names, "RequestId", "Account"]]
+    return [{"$ref": f"#/components/parameters/{name}"} for name in [*names, "RequestId"]]
 
 
 def _versioned(endpoint: Endpoint) -> bool:
@@ -306,7 +306,6 @@ _PARAMETERS: Final = {
         "Kalends-Min-Position", "Waits until the write is seen whose Kalends-Position this was.", _POSITION
     ),
     "RequestId": _header("X-Request-Id", "Echoed, and found in the logs, where it has 1 to 128 printable characters."),
-    "Account": _header("Kalends-Account", "The account that it is done for: the key's own, or a hub key's child."),
 }
 
 
