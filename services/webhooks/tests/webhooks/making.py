@@ -44,7 +44,15 @@ def state(**fields: Any) -> BookingState:
         location=LOCATION,
         metadata=msgspec.Raw(b'{"1":1,"plan":"gold","price":1e+21}'),
         event_type=EventTypeSnapshot(id=EVENT_TYPE, slug="visit", title="Visit", duration_minutes=30),
-        hosts=[HostSnapshot(id=HOST, name="Grace Hopper", email="grace@example.test", timezone="Europe/Madrid")],
+        hosts=[
+            HostSnapshot(
+                id=HOST,
+                name="Grace Hopper",
+                email="grace@example.test",
+                timezone="Europe/Madrid",
+                limits_timezone="UTC",
+            )
+        ],
         policies=Policies(),
     )
     return msgspec.structs.replace(made, **fields)

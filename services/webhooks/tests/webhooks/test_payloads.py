@@ -16,7 +16,7 @@ from kalends_webhooks.domain.payloads import Event
 from kalends_webhooks.domain.samples import sample
 
 from .interpreters import interpreter
-from .making import NOW, of_booking, person, state
+from .making import HOST, NOW, of_booking, person, state
 from .test_subscription import subscription
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
@@ -63,6 +63,16 @@ def test_a_sample_says_what_its_type_is_about():
     disabled = sampled("webhook.disabled").facts
     assert disabled.webhook is not None
     assert (disabled.webhook.enabled, disabled.webhook.disabled_reason) == (False, disabled.reason)
+
+
+def test_a_host_is_told_as_it_is_public():
+    host = json.loads(payloads.body("kalends", event()))["data"]["host"]
+    assert host == {
+        "id": HOST,
+        "name": "Grace Hopper",
+        "email": "grace@example.test",
+        "timezone": "Europe/Madrid",
+    }
 
 
 def test_the_default_payload():
@@ -125,6 +135,11 @@ def test_the_trigger_payload():
         "timeZone": "Europe/London",
     }
     assert [one["name"] for one in payload["attendees"]] == ["Ada Lovelace King", "Bob"]
+    assert "rejectionReason" not in payload
+    declined = json.loads(payloads.body("trigger", event("booking.declined", 0, status="declined", reason="full")))
+    assert declined["payload"]["rejectionReason"] == "full"
+    recorded = json.loads(payloads.body("trigger", sampled("recording.ready")))
+    assert recorded["payload"]["downloadLink"] == recorded["payload"]["recording"]["url"]
     assert payload["organizer"] == {"name": "Grace Hopper", "email": "grace@example.test", "timeZone": "Europe/Madrid"}
     assert (payload["location"], payload["status"], payload["metadata"]["plan"]) == ("Main Shop", "confirmed", "gold")
 

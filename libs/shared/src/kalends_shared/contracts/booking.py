@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kalends_shared.contracts.events import Actor
 from kalends_shared.contracts.types import EMPTY, Currency, Email, Instant, Json, Name, Object, Phone, Start, Url, Zone
@@ -241,10 +241,13 @@ class EventTypeSnapshot(Struct, kw_only=True):
 
 
 class HostSnapshot(Struct, kw_only=True):
+    """A host as it was; `limits_timezone`, in which its limits count where that is another, is for booking alone."""
+
     id: str
     name: str
     email: str | None = None
     timezone: str = "UTC"
+    limits_timezone: str | UnsetType = UNSET
 
 
 class Policies(Struct, kw_only=True, omit_defaults=True):

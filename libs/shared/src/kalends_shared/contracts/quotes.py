@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from kalends_shared.contracts.availability import EventType, Location
 from kalends_shared.contracts.types import Instant
@@ -30,12 +30,13 @@ class QuoteRequest(Struct, kw_only=True):
 
 
 class QuotedHost(Struct, kw_only=True):
-    """A host that the rules allow at this start, in ranked order; `timezone` is its own schedule's (limits count in it)."""
+    """A host that the rules allow at this start, in ranked order; `limits_timezone`, its schedule's, where that is another."""
 
     id: str
     name: str
     email: str | None
     timezone: str
+    limits_timezone: str | UnsetType = UNSET
     rank: dict[str, float] = {}
 
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from msgspec import UNSET
+
 from kalends_availability.domain.bits import Frame, ones, span
 from kalends_availability.domain.busy import Facts
-from kalends_availability.domain.plan import Plan
+from kalends_availability.domain.plan import HostPlan, Plan
 from kalends_availability.domain.rank import Standing, ranked
 from kalends_availability.domain.rules import Ask, View
 from kalends_availability.domain.verdicts import DETAILS, Judge, detail
@@ -49,16 +51,25 @@ def quoted(
     refused = judge.refusal(about_time=moves)
     if refused is None:
         hosts = [server.plan for server in judge.servers()]
-        made.hosts = [
-            QuotedHost(id=h.id, name=h.host.name, email=h.host.email, timezone=h.zone.name, rank=figures)
-            for h, figures in ranked(plan, hosts, standings, view.now)
-        ]
+        made.hosts = [_quoted(host, figures) for host, figures in ranked(plan, hosts, standings, view.now)]
     else:
         made.refusal = _refusal(refused, detail(refused, view, view.hosts[0]))
     # Only-first is the refusal that is told before a host's being busy (api.md), and after all others.
     if plan.event_type.only_first_slot_of_day and moves and refused in {None, "busy"}:
         made.earlier_starts = _earlier(view, start)
     return made
+
+
+def _quoted(plan: HostPlan, figures: dict[str, float]) -> QuotedHost:
+    host, limits = plan.host, plan.zone.name
+    return QuotedHost(
+        id=host.id,
+        name=host.name,
+        email=host.email,
+        timezone=host.timezone or limits,
+        limits_timezone=limits if limits != host.timezone else UNSET,
+        rank=figures,
+    )
 
 
 def _refusal(rule: str, words: str) -> Refusal:

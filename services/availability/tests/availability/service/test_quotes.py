@@ -24,7 +24,14 @@ async def test_a_quote(api: Client) -> None:
         None,
     )
     assert start["hosts"] == [
-        {"id": host["id"], "name": "Ann", "email": "ann@example.test", "timezone": "Europe/Madrid", "rank": {}}
+        {
+            "id": host["id"],
+            "name": "Ann",
+            "email": "ann@example.test",
+            "timezone": host["timezone"],
+            "limits_timezone": "Europe/Madrid",
+            "rank": {},
+        }
     ]
 
 
@@ -134,6 +141,13 @@ async def test_several_starts_of_a_series(api: Client) -> None:
     starts = (await api.quote(kind["id"], at(9), more_starts=more))["starts"]
     # The window binds the first; 730 days bind all.
     assert [s["refusal"] and s["refusal"]["rule"] for s in starts] == [None, None, "window"]
+
+
+async def test_a_host_is_quoted_in_its_own_zone_and_in_that_of_its_limits(api: Client) -> None:
+    for zone, limits in (("America/Lima", OFFICE["timezone"]), (OFFICE["timezone"], None)):
+        kind = await api.event_type(await api.host(OFFICE, timezone=zone))
+        (host,) = (await api.quote(kind["id"], at(8)))["starts"][0]["hosts"]
+        assert (host["timezone"], host.get("limits_timezone")) == (zone, limits)
 
 
 async def test_only_first_names_the_earlier_starts(api: Client) -> None:

@@ -132,7 +132,7 @@ def limits(event_type: EventType, start: QuotedStart, hosts: Iterable[QuotedHost
     made = []
     for host in hosts:
         for limit in event_type.limits:
-            from_at, to_at = periods.around(start.start_at, limit.per, host.timezone)
+            from_at, to_at = periods.around(start.start_at, limit.per, host.limits_timezone or host.timezone)
             made.append(
                 HostLimit(
                     host.id, event_type.id, from_at, to_at, limit.count, limit.minutes, start.start_at, start.end_at

@@ -79,7 +79,10 @@ def held(hold: HoldState) -> Option:
     """The hosts and units that a hold keeps."""
     slot = choosing.unit_slot(hold.event_type_id, hold.host_ids[0])
     return Option(
-        tuple(QuotedHost(id=h.id, name=h.name, email=h.email, timezone=h.timezone) for h in hold.hosts),
+        tuple(
+            QuotedHost(id=h.id, name=h.name, email=h.email, timezone=h.timezone, limits_timezone=h.limits_timezone)
+            for h in hold.hosts
+        ),
         tuple(Unit(unit.rpartition("#")[0], unit, slot) for unit in hold.units),
     )
 
@@ -406,7 +409,12 @@ def _snapshot(event_type: EventType) -> EventTypeSnapshot:
 
 
 def _hosts(hosts: Iterable[QuotedHost]) -> list[HostSnapshot]:
-    return [HostSnapshot(id=host.id, name=host.name, email=host.email, timezone=host.timezone) for host in hosts]
+    return [
+        HostSnapshot(
+            id=one.id, name=one.name, email=one.email, timezone=one.timezone, limits_timezone=one.limits_timezone
+        )
+        for one in hosts
+    ]
 
 
 def _resources(units: Iterable[str]) -> list[str]:

@@ -207,7 +207,7 @@ class TestFirstOfDay:
         """Of a date in the event type's zone two starts may lie in two days of a host's."""
         limit = {"limits": [Limit(count=1, per="day")], "zones": {"ann": "Pacific/Auckland"}}
         noon = wish("ann", earlier=[(NOON - HOUR, ["ann"])], **limit)
-        noon.start.hosts[0].timezone = "Pacific/Auckland"
+        noon.start.hosts[0].limits_timezone = "Pacific/Auckland"
         before, after = (
             choosing.limits(noon.event_type, one.start, one.start.hosts)[0]
             for one in (noon.earlier(NOON - HOUR, ["ann"]), noon)

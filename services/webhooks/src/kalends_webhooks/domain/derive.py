@@ -104,7 +104,7 @@ def _of_booking(envelope: Envelope) -> list[Drafted]:
     facts = Facts(
         booking=public_booking(state, None),
         event_type=state.event_type,
-        host=state.hosts[0] if state.hosts else None,
+        host=msgspec.structs.replace(state.hosts[0], limits_timezone=msgspec.UNSET) if state.hosts else None,
         location=state.location,
         previous=action.previous,
         payment=state.payment if envelope.type == "payment.updated" else None,

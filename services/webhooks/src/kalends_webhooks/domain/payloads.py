@@ -159,23 +159,25 @@ def _trigger_payload(event: Event) -> dict[str, Any]:
         "cancellationReason": booking.cancelled_reason,
         "metadata": booking.metadata,
     }
-    payload |= _moved(event, booking)
+    payload |= _particular(event, booking)
     for name in MEMBERS.get(event.type, ()):
         if name != "booking":
             payload[name] = getattr(facts, name)
     return payload
 
 
-def _moved(event: Event, booking: Booking) -> dict[str, Any]:
-    """The times from which a booking was moved."""
-    previous = event.facts.previous
-    if event.type != "booking.rescheduled" or previous is None:
-        return {}
-    return {
-        "rescheduleUid": booking.id,
-        "rescheduleStartTime": previous.get("start_at", booking.start_at),
-        "rescheduleEndTime": previous.get("end_at", booking.end_at),
-    }
+def _particular(event: Event, booking: Booking) -> dict[str, Any]:
+    """What the other engines tell of one kind of event: from when it was moved, why it was rejected, where a recording is."""
+    facts = event.facts
+    if event.type == "booking.rescheduled" and facts.previous is not None:
+        return {
+            "rescheduleUid": booking.id,
+            "rescheduleStartTime": facts.previous.get("start_at", booking.start_at),
+            "rescheduleEndTime": facts.previous.get("end_at", booking.end_at),
+        }
+    if event.type == "booking.declined":
+        return {"rejectionReason": booking.reason}
+    return {"downloadLink": facts.recording.url} if facts.recording is not None else {}
 
 
 def _attendee(name: str | None, email: str | None, timezone: str | None) -> dict[str, str | None]:
