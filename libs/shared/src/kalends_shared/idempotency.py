@@ -148,6 +148,15 @@ async def find(conn: "Connection | Any", call: Call, fingerprint: bytes) -> Repl
     return None if row is None else answer(row, fingerprint)
 
 
+async def answered(conn: "Connection | Any", call: Call) -> Reply | None:
+    """The stored answer to a call, None where there is none, or no key: `find` before what takes long, or may be gone.
+
+    Raises:
+        KalendsError: as `find`; `malformed`.
+    """
+    return None if call.idempotency_key is None else await find(conn, call, request_hash(call.body))
+
+
 async def begin(conn: "Connection | Any", call: Call, fingerprint: bytes) -> Reply | None:
     """Holds the key until the transaction ends, or gives the stored answer. It writes nothing and never waits.
 

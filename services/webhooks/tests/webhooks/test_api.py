@@ -20,7 +20,7 @@ from kalends_webhooks.handlers.settling import Settling
 from kalends_webhooks.handlers.webhooks import Webhooks
 
 from .receiver import Receiver
-from .rig import BRAND, KEYS, Rig
+from .rig import BRAND, KEYS, POLICY, Rig
 
 OTHER = "acc_test-test"
 HOOK = {"url": "http://127.0.0.1:9009/x", "events": ["hold.expired"]}
@@ -134,6 +134,21 @@ async def test_secrets_are_sealed_and_a_repeated_post_does_not_show_them(still: 
     assert (supplied["secret"], supplied["secret_hint"]) == ("my own secret words", "...ords")
     kept = await still.ask("create_webhook", HOOK | {"secret": " its spaces key the hash "})
     assert kept["secret"] == " its spaces key the hash "
+
+
+async def test_a_repeated_subscription_waits_for_no_feed(still: Rig):
+    """It is made already."""
+
+    async def behind() -> None:
+        raise KalendsError("unavailable")
+
+    first = await still.ask("create_webhook", HOOK, idempotency_key="k")
+    late = Webhooks(still.db, KEYS, POLICY, BRAND, "kalends", behind)
+    still.handlers = {**still.handlers, "create_webhook": late.create}
+    again = await still.reply("create_webhook", HOOK, idempotency_key="k")
+    assert again.headers == {"Idempotent-Replayed": "true"}
+    assert msgspec.json.decode(again.body) == first | {"secret": None}
+    assert (await refused(still, "create_webhook", HOOK, idempotency_key="other")).code == "unavailable"
 
 
 async def test_rotation_overlaps(rig: Rig, receiver: Receiver):

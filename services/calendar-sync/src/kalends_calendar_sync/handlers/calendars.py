@@ -55,11 +55,8 @@ class Calendars:
 
     async def create(self, call: Call) -> Reply:
         wanted = decode(call.body, CalendarIn)
-        if call.idempotency_key is not None:
-            # Before what may have changed since: the host may be gone by now.
-            stored = await idempotency.find(self._db.pool, call, idempotency.request_hash(call.body))
-            if stored is not None:
-                return stored
+        if (stored := await idempotency.answered(self._db.pool, call)) is not None:
+            return stored
         if wanted.provider not in SUPPORTED:
             raise invalid("#/provider", "not_supported", f"{wanted.provider} is not supported yet")
         self._check_url(wanted.url)

@@ -44,10 +44,8 @@ class Events:
 
     async def create(self, call: Call) -> Reply:
         wanted = decode(call.body, CalendarEventIn)
-        if call.idempotency_key is not None:
-            stored = await idempotency.find(self._db.pool, call, idempotency.request_hash(call.body))
-            if stored is not None:
-                return stored
+        if (stored := await idempotency.answered(self._db.pool, call)) is not None:
+            return stored
         await zone_of(self._host_zone, call, wanted.host_id)
 
         async def insert(conn: Connection) -> Reply:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from kalends_shared import lists
+from kalends_shared import idempotency, lists
 from kalends_shared.contracts import ids
 from kalends_shared.contracts.call import Call, Reply, check_match, etag
 from kalends_shared.contracts.decode import decode, patch, query
@@ -50,6 +50,8 @@ class Webhooks:
 
     async def create(self, call: Call) -> Reply:
         wanted = decode(call.body, WebhookIn)
+        if (stored := await idempotency.answered(self._db.pool, call)) is not None:
+            return stored
         wanted.profile = wanted.profile or self._profile  # type: ignore[assignment]  # one of them, by the settings' type
         await self._check(wanted)
         secret = wanted.secret or rules.make_secret()
