@@ -184,8 +184,10 @@ class TimerWorker:
         if not due:
             return min(max(rows[0]["seconds"], BUSY_SECONDS), POLL_SECONDS) if rows else POLL_SECONDS
         fresh = [key for key in due if not key.attempts]
-        # Each part is more than a batch, so that replicas which see the same page share it.
-        parts = [fresh[n :: self._concurrency] for n in range(self._concurrency)]
+        # What one transaction can fire it does, in due order. Of more, each part is more than a batch, so that replicas
+        # which see the same page share it.
+        among = self._concurrency if len(fresh) > BATCH else 1
+        parts = [fresh[n::among] for n in range(among)]
         fired = await asyncio.gather(*(self._together(part) for part in parts if part), return_exceptions=True)
         for outcome in fired:
             if isinstance(outcome, BaseException):

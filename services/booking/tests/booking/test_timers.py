@@ -72,6 +72,17 @@ def started(database_url: str, nats_url: str, folder: Path, name: str) -> subpro
         return subprocess.Popen([sys.executable, "-m", "kalends_booking"], env=env, stdout=log, stderr=log)
 
 
+async def test_after_downtime_bookings_are_told_of_in_the_order_of_their_times(client: Client, db: Database) -> None:
+    client.now = datetime.now(UTC) - timedelta(days=2)
+    start = client.now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    for n in range(6):
+        await client.book(start + HALF_HOUR * n)
+    await TimerWorker(db, fire).look()
+    rows = await db.pool.fetch("SELECT type, occurred_at FROM events WHERE type LIKE 'meeting.%' ORDER BY tx, position")
+    assert [row["type"] for row in rows].count("meeting.ended") == 6
+    assert [row["occurred_at"] for row in rows] == sorted(row["occurred_at"] for row in rows)
+
+
 async def test_kill_9_in_the_middle_of_a_batch_loses_nothing_and_tells_nothing_twice(
     client: Client, db: Database, database_url: str, own_nats: Nats, tmp_path: Path
 ) -> None:
