@@ -10,7 +10,22 @@ from kalends_shared.servers import Nats
 from kalends_shared.testkit.waiting import eventually_async
 
 
-async def test_a_server_that_is_away_is_told_once(own_nats: Nats, monkeypatch: pytest.MonkeyPatch):
+async def test_a_connection_closes_also_while_its_server_is_away(own_nats: Nats) -> None:
+    health = Health()
+    health.set("start", None)
+    client = await nats.connect(own_nats.url, "test", health)
+
+    async def lost() -> bool:
+        return not health.ready
+
+    own_nats.kill()
+    await eventually_async(lost)
+    await client.publish("x", b"never sent")
+    await nats.close(client)
+    assert client.is_closed
+
+
+async def test_a_server_that_is_away_is_told_once(own_nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, Any]] = []
     monkeypatch.setattr(telemetry, "log", lambda name, *_, **fields: told.append((name, fields.get("error"))))
     health = Health()

@@ -231,6 +231,25 @@ async def test_stop_answers_what_is_in_flight_and_takes_no_more(bus: Client, ser
     assert [(await one).body for one in asked] == [b"done"] * 5
 
 
+async def test_stop_cancels_what_is_late(bus: Client, serve: Serve) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: Call) -> Reply:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return Reply()
+
+    server = await serve(hold=hold)
+    asked = asyncio.create_task(RpcClient(bus).request("probe", "hold", call()))
+    await begun.wait()
+    await server.stop(0.01)
+    assert ended.is_set(), "nothing is at work any more on what is closed next"
+    asked.cancel()
+
+
 async def test_ask_hands_on_the_call_it_stands_in(bus: Client, serve: Serve) -> None:
     class Question(msgspec.Struct):
         n: int

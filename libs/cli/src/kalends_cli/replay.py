@@ -37,7 +37,7 @@ async def replay(url: str, nats_url: str, source: str, seconds: float) -> None:
                 while any_young and await _end(bus, source) < upto:  # noqa: ASYNC110 - it is the server that is asked
                     await asyncio.sleep(LOOK_SECONDS)
             finally:
-                await bus.close()
+                await nats.close(bus)
     except TimeoutError as error:
         raise Problem(f"{source} is not published again yet: its service fills the stream, once it runs") from error
     except (errors.Error, JetStreamError) as error:

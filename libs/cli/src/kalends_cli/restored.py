@@ -49,7 +49,7 @@ async def settle(url: str, nats_url: str) -> list[str]:
                 for context in contexts:
                     await publisher.wipe(bus, context)
             finally:
-                await bus.close()
+                await nats.close(bus)
     except (TimeoutError, errors.Error, JetStreamError) as error:
         raise Problem(f"the epochs are raised, but NATS does not answer: {type(error).__name__} {error}") from error
     return contexts

@@ -1,5 +1,7 @@
-"""What a service of the data plane stands on, PostgreSQL and NATS, opened in one way by all of them."""
+"""What a service of the data plane stands on, PostgreSQL and NATS, opened in one way by all of them, and serves by."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TypeVar
 
 from nats.aio.client import Client
@@ -7,6 +9,7 @@ from nats.aio.client import Client
 from kalends_shared import migrations, nats
 from kalends_shared.db import Database
 from kalends_shared.migrations import Schema
+from kalends_shared.rpc import Handler, RpcServer
 from kalends_shared.service import Service
 from kalends_shared.settings import ServiceSettings
 
@@ -33,5 +36,12 @@ async def open_backends(service: Service[S], schema: Schema) -> tuple[Database, 
         await migrations.check(conn, schema)
     service.watch("postgres", lambda: db.pool.execute("SELECT 1"))
     bus = await nats.connect(settings.nats_url, service.process, service.health)
-    service.defer(bus.close)
+    service.defer(partial(nats.close, bus))
     return db, bus
+
+
+async def serve(service: Service[S], bus: Client, methods: Mapping[str, Handler]) -> None:
+    """Takes requests for the service from here on; at its end, what is in flight still finds everything open."""
+    server = RpcServer(bus, service.name, methods)
+    await server.start()
+    service.defer(partial(server.stop, service.settings.shutdown_seconds))

@@ -63,3 +63,11 @@ async def connect(url: str, name: str, health: Health | None = None, tls: ssl.SS
     if health is not None:
         health.set("nats", None)
     return client
+
+
+async def close(client: Client) -> None:
+    """Closes the connection. Where the server is away, what was still to be sent is lost, and that is all."""
+    try:
+        await client.close()
+    except OSError as error:
+        telemetry.log("nats.closed_away", "warning", error=f"{type(error).__name__}: {error}")

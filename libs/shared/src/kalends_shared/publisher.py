@@ -38,9 +38,9 @@ class Publisher:
     """
 
     def __init__(self, bus: Client, context: str, retention: timedelta, replicas: int) -> None:
-        self._bus, self._context, self._name = bus, context, stream_name(context)
+        self._bus, self._context, self.name = bus, context, stream_name(context)
         self._config: dict[str, Any] = {
-            "name": self._name,
+            "name": self.name,
             "subjects": [subjects(context)],
             "storage": "file",
             "retention": "limits",
@@ -50,7 +50,6 @@ class Publisher:
             "allow_atomic": True,
             "allow_direct": True,
         }
-        self.name = self._name
         self.created = ""
         self.sequence = 0
         self.empty = True
@@ -70,13 +69,13 @@ class Publisher:
         """
         self._reconnects = self._bus.stats["reconnects"]
         try:
-            info = await api(self._bus, f"STREAM.INFO.{self._name}")
+            info = await api(self._bus, f"STREAM.INFO.{self.name}")
         except JetStreamError as error:
             if error.code != STREAM_NOT_FOUND:
                 raise
-            info = await api(self._bus, f"STREAM.CREATE.{self._name}", self._config)
+            info = await api(self._bus, f"STREAM.CREATE.{self.name}", self._config)
         if any(info["config"].get(key) != value for key, value in self._config.items()):
-            info = await api(self._bus, f"STREAM.UPDATE.{self._name}", info["config"] | self._config)
+            info = await api(self._bus, f"STREAM.UPDATE.{self.name}", info["config"] | self._config)
         self.created, self.sequence = info["created"], info["state"]["last_seq"]
         self.empty = not info["state"]["messages"]
 
@@ -96,7 +95,7 @@ class Publisher:
         try:
             return msgspec.json.decode(body, type=LastMessage)
         except msgspec.MsgspecError as error:
-            raise ValueError(f"the last message of {self._name} is no event of ours") from error
+            raise ValueError(f"the last message of {self.name} is no event of ours") from error
 
     async def unchanged(self) -> bool:
         """Whether the stream is the one that was opened, and ends where we left it."""
@@ -104,7 +103,7 @@ class Publisher:
             raise nats_errors.ConnectionReconnectingError
         self._reconnects = self._bus.stats["reconnects"]
         try:
-            info = await api(self._bus, f"STREAM.INFO.{self._name}")
+            info = await api(self._bus, f"STREAM.INFO.{self.name}")
         except JetStreamError as error:
             if error.code != STREAM_NOT_FOUND:
                 raise

@@ -90,14 +90,18 @@ class RpcServer:
         await self._bus.flush()
 
     async def stop(self, seconds: float = 10.0) -> None:
-        """Takes no more, and waits for what is in flight."""
+        """Takes no more, and waits so many seconds for what is in flight; what is late is cancelled, unanswered."""
         for subscription in self._subscriptions:
             await subscription.drain()  # type: ignore[no-untyped-call]  # the client leaves it out
         self._subscriptions.clear()
         if self._discovery is not None:
             await self._discovery.stop()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1)
         await self._bus.flush()
 
     def _taker(self, method: str, handler: Handler) -> Callable[[Msg], Awaitable[None]]:

@@ -7,18 +7,16 @@ A service's whole `__main__.py` is its composition root; nothing else wires. It 
     from kalends_booking import rpc
     from kalends_booking.schema import SCHEMA
     from kalends_booking.settings import BookingSettings
-    from kalends_shared.backends import open_backends
+    from kalends_shared.backends import open_backends, serve
     from kalends_shared.relay import Relay
-    from kalends_shared.rpc import RpcClient, RpcServer
+    from kalends_shared.rpc import RpcClient
     from kalends_shared.service import Service, run
 
 
     async def main(service: Service[BookingSettings]) -> None:
         db, bus = await open_backends(service, SCHEMA)
         service.supervise("relay", Relay("booking", service.settings.direct_url, SCHEMA.name, bus, enrich=people.join).run)
-        server = RpcServer(bus, "booking", rpc.handlers(db, RpcClient(bus)))
-        await server.start()
-        service.defer(server.stop)  # stopped first: what is in flight still finds everything open
+        await serve(service, bus, rpc.handlers(db, RpcClient(bus)))
 
 
     if __name__ == "__main__":

@@ -15,10 +15,10 @@ from kalends_availability.store import objects
 from kalends_availability.store.answers import Answers
 from kalends_availability.store.replica import Changed, Replica
 from kalends_shared import events_rpc, idempotency, positions, relay
-from kalends_shared.backends import open_backends
+from kalends_shared.backends import open_backends, serve
 from kalends_shared.consumer import Consumer
 from kalends_shared.relay import Relay
-from kalends_shared.rpc import RpcClient, RpcServer
+from kalends_shared.rpc import RpcClient
 from kalends_shared.service import Service, run
 
 
@@ -55,9 +55,7 @@ async def main(service: Service[AvailabilitySettings]) -> None:
     methods = rpc.handlers(ctx, Answers(settings.memory_mb * 200_000)) | events_rpc.handlers(db, OWN)
     if await objects.holidays(db.pool):
         await asyncio.to_thread(holiday.load)
-    server = RpcServer(bus, OWN, idempotency.first_answers(db, methods))
-    await server.start()
-    service.defer(server.stop)
+    await serve(service, bus, idempotency.first_answers(db, methods))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from kalends_booking.schema import SCHEMA
 from kalends_booking.settings import BookingSettings
 from kalends_booking.store import people, reservations
 from kalends_shared import events_rpc, idempotency
-from kalends_shared.backends import open_backends
+from kalends_shared.backends import open_backends, serve
 from kalends_shared.relay import Relay
-from kalends_shared.rpc import RpcClient, RpcServer
+from kalends_shared.rpc import RpcClient
 from kalends_shared.service import Service, run
 from kalends_shared.timers import TimerWorker
 
@@ -29,10 +29,7 @@ async def main(service: Service[BookingSettings]) -> None:
     ctx = Context(db, RpcQuotes(RpcClient(bus), db), relay.nudge, settings.alternatives_seconds)
     service.supervise("timers", TimerWorker(db, timers.fire, relay.nudge).run)
 
-    methods = rpc.handlers(ctx) | events_rpc.handlers(db, "booking", people.join)
-    server = RpcServer(bus, "booking", methods)
-    await server.start()
-    service.defer(server.stop)
+    await serve(service, bus, rpc.handlers(ctx) | events_rpc.handlers(db, "booking", people.join))
 
 
 if __name__ == "__main__":

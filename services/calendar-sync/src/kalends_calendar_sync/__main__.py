@@ -17,12 +17,12 @@ from kalends_calendar_sync.settings import CalendarSyncSettings
 from kalends_calendar_sync.upkeep import keep_counted, keep_pruned
 from kalends_calendar_sync.worker import Worker
 from kalends_shared import events_rpc, idempotency, relay
-from kalends_shared.backends import open_backends
+from kalends_shared.backends import open_backends, serve
 from kalends_shared.consumer import Consumer
 from kalends_shared.contracts.events import Envelope
 from kalends_shared.net import Policy
 from kalends_shared.relay import Relay
-from kalends_shared.rpc import RpcClient, RpcServer
+from kalends_shared.rpc import RpcClient
 from kalends_shared.seal import Keyring
 from kalends_shared.service import Service, run
 
@@ -75,9 +75,7 @@ async def main(service: Service[CalendarSyncSettings]) -> None:
     methods = rpc.handlers(
         Calendars(db, keyring, policy, watches, host_zone, changed), Events(db, watches, host_zone, changed)
     ) | events_rpc.handlers(db, OWN)
-    server = RpcServer(bus, SCHEMA.name, idempotency.first_answers(db, methods))
-    await server.start()
-    service.defer(server.stop)
+    await serve(service, bus, idempotency.first_answers(db, methods))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ async def main(service: Service[GatewaySettings]) -> None:
     service.defer(db.close)
     service.watch("postgres", lambda: db.pool.execute("SELECT 1"))
     bus = await nats.connect(settings.nats_url, service.process, service.health)
-    service.defer(bus.close)
+    service.defer(partial(nats.close, bus))
     redis = Redis.from_url(settings.redis_url)
     service.defer(redis.aclose)
 

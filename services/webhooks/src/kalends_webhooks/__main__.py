@@ -13,10 +13,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from kalends_shared import events_rpc, idempotency, telemetry
-from kalends_shared.backends import open_backends
+from kalends_shared.backends import open_backends, serve
 from kalends_shared.consumer import Consumer
 from kalends_shared.net import Policy
-from kalends_shared.rpc import RpcClient, RpcServer
+from kalends_shared.rpc import RpcClient
 from kalends_shared.seal import Keyring
 from kalends_shared.service import Service, run
 from kalends_webhooks import rpc
@@ -119,9 +119,7 @@ async def main(service: Service[WebhooksSettings]) -> None:
         webhooks = Webhooks(db, keyring, policy, brand, settings.webhooks_profile, Settling(sources))
         deliveries = Deliveries(db, nudges.due, replaying, watches)
         methods = rpc.handlers(webhooks, deliveries, Changes(db, watches))
-        server = RpcServer(bus, "webhooks", idempotency.first_answers(db, methods))
-        await server.start()
-        service.defer(server.stop)
+        await serve(service, bus, idempotency.first_answers(db, methods))
 
 
 def take_role(arguments: list[str]) -> list[str]:

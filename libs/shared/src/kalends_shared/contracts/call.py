@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.events import Actor
 
 
@@ -65,8 +66,6 @@ def check_match(call: Call, version: int) -> None:
     Raises:
         KalendsError: `version_mismatch`.
     """
-    from kalends_shared.contracts.errors import KalendsError
-
     if call.if_match is None:
         return
     tags = [tag.strip().removeprefix("W/") for tag in call.if_match.split(",")]

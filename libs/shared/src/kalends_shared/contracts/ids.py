@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from hashlib import blake2b
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -31,7 +32,5 @@ def valid(text: str, prefix: str) -> bool:
 
 def derived(prefix: str, *parts: str) -> str:
     """Makes the one id that belongs to these parts, so that making it again makes no second thing."""
-    from hashlib import blake2b
-
     digest = blake2b("\x1f".join(parts).encode(), digest_size=16).digest()
     return f"{prefix}_{encode(int.from_bytes(digest) >> 1)}"
