@@ -92,6 +92,19 @@ async def test_the_clock_is_held_for_as_long_as_firing_takes(database_url: str) 
     await db.close()
 
 
+async def test_keys_expire_by_the_time_that_it_is(keyed: Keyed, serve: Serve) -> None:
+    await serve("booking", advance_clock=done)
+    test, now = await keyed("admin", mode="test"), datetime.now(UTC)
+    try:
+        await test("POST", "/test-clock", {"freeze_at": iso(now + timedelta(days=2))})
+        made = await test("POST", "/api-keys", {"name": "For a day", "expires_at": iso(now + timedelta(days=1))})
+        assert made.status_code == 201, made.text
+        past = await test("POST", "/api-keys", {"name": "Gone", "expires_at": iso(now - timedelta(days=1))})
+        problem(past, 422, "validation_failed", "#/expires_at")
+    finally:
+        await test("POST", "/test-clock", {"release": True})
+
+
 async def test_a_live_key_has_none(admin: Api) -> None:
     for method, body in (("GET", None), ("POST", {"release": True})):
         problem(await admin(method, "/test-clock", body), 404, "not_found")

@@ -1,6 +1,7 @@
 """API keys: made, read, listed, rolled, revoked."""
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -44,7 +45,7 @@ class Keys:
                 maker["type"] if maker else "account",
                 call.scopes,
                 ceiling,
-                call.now,
+                datetime.now(UTC),  # not the test clock's: a key opens by the time that it is
             )
             return await self._make(conn, call, key)
 
