@@ -8,7 +8,6 @@ import msgspec
 from msgspec import Struct
 from uuid_utils import uuid7
 
-from kalends_availability.domain.zones import minute_of
 from kalends_availability.handlers.context import OWN, Context, unknown
 from kalends_availability.handlers.kinds import BOOKED, Aside, Kind, free_slug, slug_of, writable
 from kalends_availability.store import busy, objects
@@ -200,7 +199,7 @@ class Things:
         if (by := await objects.referred(conn, call.tenant, id_)) is not None:
             raise KalendsError("in_use", f"{by} refers to it.", extra={"by": by})
         if self._kind.name in BOOKED:
-            booking = await busy.upcoming(conn, call.tenant, id_, minute_of(call.now))
+            booking = await busy.upcoming(conn, call.tenant, id_, call.now)
             if booking is not None:
                 raise KalendsError("in_use", f"{booking} is still to come.", extra={"by": booking})
 

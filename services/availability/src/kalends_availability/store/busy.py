@@ -20,7 +20,7 @@ from kalends_availability.domain.busy import (
     Tally,
 )
 from kalends_availability.domain.rank import Standing
-from kalends_availability.domain.zones import Interval, instant_of
+from kalends_availability.domain.zones import Interval, instant_of, minute_of
 from kalends_shared.db import Connection
 
 Conn: TypeAlias = "Connection | Any"
@@ -84,9 +84,14 @@ SELECT host_id, extract(epoch FROM stale_since)::float8 AS stale_since,
 FROM calendars c WHERE c.tenant_id = $1 AND c.host_id = ANY ($2) AND c.counts AND c.seen_until IS NULL
 """
 UPCOMING: Final = """
-SELECT id FROM busy
+(SELECT id FROM busy
 WHERE tenant_id = $1 AND ((event_type_id = $2 AND resource_id IS NULL) OR subject_id = $2 OR resource_id = $2)
     AND seen_until IS NULL AND lapses_at IS NULL AND status IN ('pending', 'confirmed') AND end_min > $3 AND reserved_to > $3
+LIMIT 1)
+UNION ALL
+(SELECT id FROM busy
+WHERE tenant_id = $1 AND $2 IN (event_type_id, subject_id, resource_id) AND seen_until IS NULL AND lapses_at > $4
+LIMIT 1)
 LIMIT 1
 """
 
@@ -250,9 +255,9 @@ async def standings(
     return {host: Standing(_instants(packed or b""), last) for host, packed, last in rows}
 
 
-async def upcoming(conn: Conn, tenant: str, id_: str, now_minute: int) -> str | None:
-    """One of the upcoming bookings of an event type, host or resource."""
-    found: str | None = await conn.fetchval(UPCOMING, tenant, id_, now_minute)
+async def upcoming(conn: Conn, tenant: str, id_: str, now: datetime) -> str | None:
+    """One of the upcoming bookings or live holds of an event type, host or resource."""
+    found: str | None = await conn.fetchval(UPCOMING, tenant, id_, minute_of(now), now)
     return found
 
 

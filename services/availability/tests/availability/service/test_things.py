@@ -149,6 +149,15 @@ async def test_what_has_upcoming_bookings_cannot_be_deleted(api: Client) -> None
     await api.delete("event_type", kind["id"])
 
 
+async def test_what_is_held_cannot_be_deleted_until_the_hold_is_over(api: Client) -> None:
+    room = await api.made("resource", {"name": "Room"})
+    kind = await api.event_type(resource_ids=[room["id"]])
+    held = await api.held(kind, at(9), units=[f"{room['id']}#1"])
+    assert (await refusal(api.delete("event_type", kind["id"]))).extra == {"by": held.id}
+    api.now += timedelta(seconds=300)
+    await api.delete("event_type", kind["id"])
+
+
 async def test_the_life_of_a_booking_page(api: Client) -> None:
     one, two = await api.event_type(), await api.event_type()
     body = {"slug": "book-us", "title": " Book us ", "event_type_ids": [two["id"], one["id"]], "description": "Hello"}
