@@ -1,6 +1,8 @@
 """Lists: filters, pages, order, and that none of them walks the whole table."""
 
+import contextlib
 import itertools
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -9,10 +11,11 @@ import asyncpg
 import msgspec
 import pytest
 
-from kalends_booking.store import bookings, people
+from kalends_booking.store import booking_lists, people
 from kalends_shared import lists
 from kalends_shared.contracts.booking import BookingsQuery
 from kalends_shared.contracts.decode import query
+from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.db import Database
 
 from .world import HALF_HOUR, NOON, NOW, TENANT, AlwaysOpen, Client, call, event_type, refusal
@@ -130,6 +133,83 @@ async def test_as_of_shows_what_was(client: Client, quotes: AlwaysOpen) -> None:
     assert await ids("as_of=2026-04-11T00:00:00Z&page=1&per_page=5") == ["14:00 cancelled"]
 
 
+async def test_as_of_lists_are_what_each_booking_was(client: Client, quotes: AlwaysOpen, db: Database) -> None:
+    """Every filter at many moments, against the bookings as each is told for that moment."""
+    quotes.event_types["evt_visit"] = event_type("hst_ann", "hst_bob", assignment="any", requires_confirmation=True)
+    quotes.event_types["evt_other"] = event_type("hst_ann", id="evt_other")
+    ids, hours = [], itertools.count(1)
+    for n in range(8):
+        client.now = NOW + timedelta(hours=next(hours))
+        kind = "evt_other" if n % 3 == 0 else "evt_visit"
+        made = await client.book(NOON + timedelta(hours=9 * n), event_type_id=kind, booker_email=f"b{n % 2}@x.test")
+        ids.append(made.body["id"])
+
+    async def act(n: int, action: str, body: Any = None) -> None:
+        client.now = NOW + timedelta(hours=next(hours))
+        await client.act(ids[n], action, body)
+
+    for n in (1, 2, 4):
+        await act(n, "approve")
+    await act(0, "cancel")
+    await act(5, "decline")
+    await act(1, "reschedule", {"start_at": NOON - timedelta(days=2)})
+    host = (await client.get(ids[2]))["host_ids"][0]
+    await act(2, "reassign", {"host_id": "hst_bob" if host == "hst_ann" else "hst_ann"})
+    await act(4, "reschedule", {"start_at": NOON + timedelta(days=4)})
+    client.now = NOON + timedelta(days=2)
+    await client.ask("advance_clock", {"now": client.now}, mode="test")
+    await client.act(ids[3], "no_show")
+    moments = [NOW + timedelta(hours=hour, minutes=30) for hour in range(0, 18, 2)]
+    moments += [NOON + timedelta(hours=hour, minutes=10) for hour in (-50, -47, 0, 1, 20, 40, 48)]
+    for at, order in itertools.product(moments, ("asc", "desc")):
+        stamp = at.strftime("as_of=%Y-%m-%dT%H:%M:%SZ")
+        was = []
+        for one in ids:
+            with contextlib.suppress(KalendsError):
+                was.append((await client.ask("get_booking", method="GET", params={"id": one}, query=stamp)).body)
+        was.sort(key=lambda one: (one["start_at"], one["id"]), reverse=order == "desc")
+        now = at.isoformat().replace("+00:00", "Z")
+        for name, fits in THEN.items():
+            found: list[str] = []
+            cursor = ""
+            while True:
+                page = await client.list(f"{stamp}&order={order}&limit=3&{name}{cursor}")
+                found += [row["id"] for row in page["data"]]
+                if not page["has_more"]:
+                    break
+                cursor = f"&cursor={quote(page['next_cursor'])}"
+            expected = [one["id"] for one in was if fits(one, now)]
+            assert found == expected, (stamp, order, name)
+            assert (await client.list(f"{stamp}&page=1&per_page=3&{name}"))["total"] == len(expected)
+
+
+def upcoming(one: Any, now: str) -> bool:
+    return one["end_at"] > now and one["status"] in {"pending", "confirmed"}
+
+
+THEN: dict[str, Callable[[Any, str], bool]] = {
+    "": lambda *_: True,
+    "upcoming=true": upcoming,
+    "upcoming=false": lambda one, now: not upcoming(one, now),
+    "upcoming=false&status=confirmed,cancelled": lambda one, now: (
+        not upcoming(one, now) and one["status"] in {"confirmed", "cancelled"}
+    ),
+    "status=confirmed": lambda one, _: one["status"] == "confirmed",
+    "status=pending,no_show,completed": lambda one, _: one["status"] in {"pending", "no_show", "completed"},
+    "start_after=2026-04-10T20:00:00Z": lambda one, _: one["start_at"] >= "2026-04-10T20:00:00Z",
+    "start_before=2026-04-10T20:00:00Z": lambda one, _: one["start_at"] < "2026-04-10T20:00:00Z",
+    "host_id=hst_ann": lambda one, _: "hst_ann" in one["host_ids"],
+    "host_id=hst_bob&upcoming=true": lambda one, now: "hst_bob" in one["host_ids"] and upcoming(one, now),
+    "event_type_id=evt_other&status=cancelled": lambda one, _: (
+        one["event_type_id"] == "evt_other" and one["status"] == "cancelled"
+    ),
+    "booker_email=b1@x.test": lambda one, _: one["booker_email"] == "b1@x.test",
+    "booker_email=b1@x.test&host_id=hst_bob": lambda one, _: (
+        one["booker_email"] == "b1@x.test" and "hst_bob" in one["host_ids"]
+    ),
+}
+
+
 # What is over is over by its status, but for a few that are still running; nothing that is to come was cancelled.
 FILL = """
 INSERT INTO bookings (tenant_id, id, event_type_id, start_at, end_at, status, series_id, person_id, person_version, version, state)
@@ -140,8 +220,8 @@ SELECT $1, 'bkg_' || lpad(n::text, 26, '0'), 'evt_' || n % 500, at, at + interva
 FROM (SELECT n, $2::timestamptz + n * interval '1 minute' AS at FROM generate_series(1, $4) n) t
 """
 FILL_SEATS = """
-INSERT INTO seats (tenant_id, holder_id, subject_id, slot, start_at, end_at, seats)
-SELECT tenant_id, id, 'hst_' || right(id, 2), event_type_id, start_at, end_at, 1 FROM bookings
+INSERT INTO seats (tenant_id, holder_id, subject_id, slot, start_at, end_at, seats, status)
+SELECT tenant_id, id, 'hst_' || right(id, 2), event_type_id, start_at, end_at, 1, status FROM bookings
 """
 FILL_PEOPLE = """
 INSERT INTO people (tenant_id, person_id, version, created_at, name, email, guests, answers)
@@ -154,6 +234,7 @@ NARROWED = (
     "",
     "event_type_id=evt_7",
     "host_id=hst_42",
+    "host_id=hst_7&series_id=ser_50",
     "booker_email=ada@example.test",
     "series_id=ser_50",
     "start_after=2026-03-28T00:00:00Z&start_before=2026-04-05T00:00:00Z",
@@ -194,24 +275,92 @@ async def test_every_list_reads_a_few_pages_of_rows_and_never_the_table(db: Data
     await owner.execute("VACUUM ANALYZE booking.seats")
     await owner.execute("VACUUM ANALYZE booking.people")
     await owner.close()
-    middle = lists.make_cursor(bookings.Key(NOW + timedelta(minutes=10), "bkg_"))
+    middle = lists.make_cursor(booking_lists.Key(NOW + timedelta(minutes=10), "bkg_"))
     too_many = {}
     async with db.pool.acquire() as conn:
         await conn.execute(f"SET plan_cache_mode = {mode}")
         for filters in (*LISTS, *(f"{one}&cursor={quote(middle)}" for one in LISTS), "page=3&per_page=25"):
             asked = query(filters, BookingsQuery)
-            if not bookings._statuses(asked):
+            if not booking_lists.statuses(asked):
                 continue
-            sql, args = bookings._select(call(), asked, lists.window(asked, bookings.Key))
+            sql, args = booking_lists.select(call(), asked, lists.window(asked, booking_lists.Key))
             await conn.execute(f"PREPARE list AS {sql}")
             told = await conn.fetchval(
                 f"EXPLAIN (ANALYZE, TIMING OFF, BUFFERS OFF, FORMAT JSON) EXECUTE list ({', '.join(map(literal, args))})"
             )
             await conn.execute("DEALLOCATE list")
             plan = msgspec.json.decode(told)[0]["Plan"]
-            # A host's places are not sorted by status: a list of one may read them all, and look each booking up.
-            most = 2 * rows // 100 + 5 * per_page if asked.host_id else 5 * per_page * len(bookings._statuses(asked))
-            if read(plan) > most:
+            if read(plan) > 5 * per_page * len(booking_lists.statuses(asked)):
                 too_many[filters] = read(plan)
         await conn.execute("RESET plan_cache_mode")
     assert not too_many
+
+
+# What was booked on each of 200 days was booked a month before, for all hours of the day; half of it is over by NOW.
+FILL_EVENTS = """
+INSERT INTO events (tenant_id, stream_id, version, tx, id, type, schema_version, occurred_at, actor, data, state)
+SELECT $1, 'bkg_' || lpad(n::text, 26, '0'), v, 1, 'e' || n || '/' || v, (ARRAY['booking.created', 'meeting.started', 'booking.completed'])[v], 1,
+    CASE v WHEN 1 THEN at - interval '30 days' WHEN 2 THEN at ELSE at + interval '30 minutes' END, '{}', '{}',
+    json_build_object('id', 'bkg_' || lpad(n::text, 26, '0'), 'start_at', to_char(at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+        'end_at', to_char(at + interval '30 minutes', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+        'status', CASE WHEN n % 100 = 0 AND v = 3 THEN 'no_show' WHEN n % 9 = 0 AND v < 3 THEN 'pending' WHEN v = 3 THEN 'completed' ELSE 'confirmed' END,
+        'person_id', 'per_' || n % 5000, 'person_version', 'v' || n, 'host_ids', json_build_array('hst_' || n % 100))
+FROM (SELECT n, $2::timestamptz + n * interval '10 minutes' AS at FROM generate_series(1, $4) n) t, generate_series(1, 3) v
+WHERE v = 1 OR at + interval '30 minutes' < $3
+"""
+DAYS_ROWS = 144
+AS_OF = [
+    "&".join(filter(None, (f"as_of={at}", *parts)))
+    for at in ("2026-04-01T09:00:00Z", "2026-01-15T00:00:00Z", "2026-05-20T00:00:00Z")
+    for parts in itertools.product(STATUSES, UPCOMING, ORDERS)
+]
+
+
+RELATIONS = """
+SELECT 'booking.events'::regclass::oid UNION ALL SELECT indexrelid FROM pg_index WHERE indrelid = 'booking.events'::regclass
+"""
+
+
+class Counts:
+    """How many rows were read of a table and its indexes, by Postgres's own statistics of the session's transaction."""
+
+    SQL = """
+    SELECT sum(pg_stat_get_xact_tuples_returned(c) + pg_stat_get_xact_tuples_fetched(c))::bigint
+    FROM unnest($1::oid[]) c
+    """
+
+    def __init__(self, conn: Any, relations: list[int]) -> None:
+        self._conn, self._relations = conn, relations
+
+    async def read(self) -> int:
+        return int(await self._conn.fetchval(self.SQL, self._relations))
+
+
+async def test_a_list_as_of_a_moment_reads_the_days_that_it_needs_and_never_all_that_was(db: Database) -> None:
+    rows = 28_800
+    begin = NOW - timedelta(days=100)
+    await db.pool.execute(FILL_EVENTS, TENANT, begin, NOW, rows)
+    owner = await asyncpg.connect(db.url)
+    await owner.execute("VACUUM ANALYZE booking.events")
+    relations = [row[0] for row in await owner.fetch(RELATIONS)]
+    await owner.close()
+    too_many, empty = {}, []
+    for filters in AS_OF:
+        asked = query(filters, BookingsQuery)
+        if not booking_lists.statuses(asked):
+            continue
+        async with db.transaction() as conn:
+            counts = Counts(conn, relations)
+            before = await counts.read()
+            sql, args = booking_lists.select(call(), asked, lists.window(asked, booking_lists.Key))
+            found = [msgspec.json.decode(row["state"]) for row in await conn.fetch(sql, *args)]
+            most = await counts.read() - before
+        keys = [(one["start_at"], one["id"]) for one in found]
+        assert keys == sorted(keys, reverse=asked.order == "desc"), filters
+        if not found:
+            empty.append(filters)
+        # Of each day that a page needs every event and whether one came after it, by index and row; a look a day passed.
+        if most > 16 * DAYS_ROWS + 3 * 200:
+            too_many[filters] = most
+    assert not too_many
+    assert len(empty) < len(AS_OF) // 2

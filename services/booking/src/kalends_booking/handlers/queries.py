@@ -1,7 +1,7 @@
 """What is read of bookings; the read model is written with the events, so every read sees every write before it."""
 
 from kalends_booking.handlers.context import Context
-from kalends_booking.store import bookings
+from kalends_booking.store import booking_lists, bookings
 from kalends_shared import lists, positions
 from kalends_shared.contracts.booking import BookingQuery, BookingsQuery
 from kalends_shared.contracts.call import Call, Reply, etag
@@ -23,14 +23,14 @@ async def get_booking(ctx: Context, call: Call) -> Reply:
 
 async def list_bookings(ctx: Context, call: Call) -> Reply:
     asked = query(call.query, BookingsQuery)
-    window = lists.window(asked, bookings.Key)
+    window = lists.window(asked, booking_lists.Key)
     await seen(call)
-    rows = await bookings.page(ctx.db.pool, call, asked, window)
-    total = await bookings.count(ctx.db.pool, call, asked) if window.numbered else None
+    rows = await booking_lists.page(ctx.db.pool, call, asked, window)
+    total = await booking_lists.count(ctx.db.pool, call, asked) if window.numbered else None
     body = lists.answer(
         window,
         rows,
-        key=lambda row: bookings.Key(row.state.start_at, row.state.id),
+        key=lambda row: booking_lists.Key(row.state.start_at, row.state.id),
         encode=bookings.encode,
         total=total,
     )
