@@ -63,15 +63,17 @@ class Client:
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text[:300]}"
         return answer.json() if answer.content else None
 
-    async def persist(self, path: str, body: Any, *, key: str | None = None, seconds: float = 180) -> httpx.Response:
-        """A POST, tried again under the same key until it has an answer that is one."""
+    async def persist(
+        self, path: str, body: Any, *, key: str | None = None, seconds: float = 180, method: str = "POST"
+    ) -> httpx.Response:
+        """A write, tried again until it has an answer that is one; a POST under the same key."""
         key = key or str(uuid.uuid4())
         loop, ticket = asyncio.get_running_loop(), next(self._tickets)
         deadline = loop.time() + seconds
         while True:
             self.outstanding[ticket] = loop.time()
             try:
-                answer = await self.call("POST", path, body, key=key)
+                answer = await self.call(method, path, body, key=key)
             except httpx.TransportError as error:
                 self.retried[type(error).__name__] += 1
             else:
@@ -81,7 +83,7 @@ class Client:
                 self.retried[str(answer.status_code)] += 1
             finally:
                 del self.outstanding[ticket]
-            assert loop.time() < deadline, f"POST {path} {body}: no answer within {seconds:g} s"
+            assert loop.time() < deadline, f"{method} {path} {body}: no answer within {seconds:g} s"
             await asyncio.sleep(0.05)
 
     def stuck(self, longer_than: float) -> int:
