@@ -13,9 +13,7 @@ logs/            <name>.log of every process, and <name>.log.1 before it
 import fcntl
 import json
 import os
-import secrets
 import shlex
-from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +51,9 @@ class Home:
         """The file of the key that secrets are sealed by: base64 of 32 random bytes, made at the first call."""
         file = self.folder / "secret_key"
         if not file.exists():
-            write_private(file, b64encode(secrets.token_bytes(32)).decode() + "\n")
+            from kalends_shared.seal import Keyring  # the supervisor, which runs for long, does without
+
+            write_private(file, Keyring.generate() + "\n")
         return file
 
     def env(self) -> dict[str, str]:
