@@ -3,17 +3,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from kalends_webhooks.domain.outcome import DEFAULT_SCHEDULE, Answer, Next, given_up, judge, retry_after
+from kalends_webhooks.domain.outcome import DEFAULT_SCHEDULE, LONGEST_WAIT, Answer, Next, given_up, judge, retry_after
 
 NOW = datetime(2026, 4, 10, 9, tzinfo=UTC)
 
 
-def middle(low: float, high: float) -> float:
-    return (low + high) / 2
+def unspread(low: float, high: float) -> float:
+    assert low < high
+    return low
 
 
 def judged(answer: Answer, attempts: int = 1, schedule: Sequence[int] = DEFAULT_SCHEDULE) -> Next:
-    return judge(answer, attempts, schedule, NOW, middle)
+    return judge(answer, attempts, schedule, NOW, unspread)
 
 
 @pytest.mark.parametrize("code", [200, 201, 204, 299])
@@ -40,11 +41,14 @@ def test_the_default_schedule_has_eight_attempts():
     assert judged(Answer(500), 8).status == "failed"
 
 
-def test_jitter_stays_within_a_fifth():
+def test_jitter_is_up_to_a_fifth_later_and_never_earlier():
     waits = {judge(Answer(500), 2, [5, 100], NOW).wait or 0 for _ in range(200)}
     assert len(waits) > 100
-    assert min(waits) >= 80
+    assert min(waits) >= 100
     assert max(waits) <= 120
+    asked = {judge(Answer(503, headers={"retry-after": "50"}), 1, [5], NOW).wait or 0 for _ in range(200)}
+    assert (len(asked) > 100, min(asked) >= 50, max(asked) <= 60) == (True, True, True)
+    assert judge(Answer(503, headers={"retry-after": "99999999"}), 1, [5], NOW).wait == LONGEST_WAIT
 
 
 def test_410_ends_the_subscription():

@@ -53,11 +53,11 @@ def judge(
         return Next("succeeded", disable=disable)
     if disable or wish == "abort-message" or attempts > len(schedule):
         return Next("failed", disable=disable)
-    wait = schedule[attempts - 1] * spread(1 - JITTER, 1 + JITTER)
+    # Neither the schedule nor a receiver that names a time is forestalled, and never are all tried again at once.
+    wait = schedule[attempts - 1] * spread(1, 1 + JITTER)
     asked = retry_after(answer.headers.get("retry-after"), now)
     if asked is not None:
-        # A receiver that names a time is not asked before it, and what it asks of all is not asked of it all at once.
-        wait = max(wait, asked * spread(1, 1 + JITTER))
+        wait = max(wait, min(asked * spread(1, 1 + JITTER), LONGEST_WAIT))
     return Next("pending", wait=wait)
 
 
