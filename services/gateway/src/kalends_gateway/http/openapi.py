@@ -287,21 +287,32 @@ def _header(
 _POSITION: Final = {
     "type": "string",
     "pattern": "^[a-z_]{1,32}:[0-9]{1,20}\\.[0-9]{1,20}(,[a-z_]{1,32}:[0-9]{1,20}\\.[0-9]{1,20}){0,15}$",
+    "examples": ["booking:1372.25"],
 }
-_KEY: Final = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
+_KEY: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 255,
+    "pattern": "^[ -~]+$",
+    "examples": ["6f1c9a52-order-18"],
+}
 _ANYWHERE: Final = ("unauthenticated", "insufficient_scope", "rate_limited", "internal", "unavailable", "timeout", "validation_failed", "malformed")  # fmt: skip
 _LIMITS: Final = ("X-Request-Id", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit", "RateLimit-Policy")  # fmt: skip
 _HEADER_OF: Final = {
     "unauthenticated": "WWW-Authenticate",
     **dict.fromkeys(("rate_limited", "unavailable", "position_not_reached", "idempotency_in_flight"), "Retry-After"),
 }
-_ETAGS: Final = {"type": "string", "pattern": '^(\\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$'}
+_ETAGS: Final = {
+    "type": "string",
+    "pattern": '^(\\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$',
+    "examples": ['"3"'],
+}
 _ONCE: Final = "Under one key a request is done once; the stored answer is given again."
 _PARAMETERS: Final = {
     "IdempotencyKey": _header("Idempotency-Key", _ONCE, _KEY),
     "IdempotencyKeyRequired": _header("Idempotency-Key", _ONCE, _KEY, required=True),
     "IfMatch": _header("If-Match", "Does it only to this version, as an ETag named it.", _ETAGS),
-    "IfNoneMatch": _header("If-None-Match", "Answers 304 where the thing is still of this version."),
+    "IfNoneMatch": _header("If-None-Match", "Answers 304 where the thing is still of this version.", _ETAGS),
     "MinPosition": _header(
         "Kalends-Min-Position", "Waits until the write is seen whose Kalends-Position this was.", _POSITION
     ),
