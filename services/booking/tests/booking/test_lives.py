@@ -28,7 +28,9 @@ async def test_complete_no_show_and_back(client: Client, db: Database) -> None:
     client.now = NOON + HALF_HOUR + timedelta(minutes=1)
     assert (await client.act(two, "complete")).body["status"] == "completed"
     assert (await client.act(one, "no_show")).body["status"] == "no_show"
-    assert (await client.act(one, "undo_no_show")).body["status"] == "completed"
+    undone = (await client.act(one, "undo_no_show", {"reason": "Was late"})).body
+    assert (undone["status"], undone["reason"]) == ("completed", "Was late")
+    assert (await history(client, one))["data"][-1]["data"]["reason"] == "Was late"
     assert await types(db, one) == [
         "booking.created", "meeting.started", "meeting.ended", "booking.completed", "booking.no_show", "booking.no_show_undone",
     ]  # fmt: skip

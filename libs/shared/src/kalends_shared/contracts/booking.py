@@ -138,7 +138,7 @@ class BookingsQuery(Struct, kw_only=True):
 
 
 class Reason(Struct, kw_only=True):
-    """The body of approve, decline, complete and no-show."""
+    """The body of approve, decline, complete, and of no-show and its undo."""
 
     reason: Name | None = None
 

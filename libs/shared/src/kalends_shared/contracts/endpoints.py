@@ -241,6 +241,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "undo_no_show",
         "write",
         "Undo a no-show",
+        body=booking.Reason,
         answer=booking.Booking,
         status=200,
         errors=("invalid_state",),

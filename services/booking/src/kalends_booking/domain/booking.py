@@ -72,9 +72,8 @@ def evolve(state: BookingState | None, event: Event, at: datetime) -> BookingSta
         case BookingNoShow():
             return replace(state, status="no_show", reason=event.reason, no_show_at=at)
         case BookingNoShowUndone():
-            return replace(
-                state, status="completed" if state.completed_at else "confirmed", reason=None, no_show_at=None
-            )
+            status = "completed" if state.completed_at else "confirmed"
+            return replace(state, status=status, reason=event.reason, no_show_at=None)
         case MeetingStarted():
             return replace(state, started_at=at)
         case MeetingEnded():
@@ -176,12 +175,12 @@ def no_show(state: BookingState, now: datetime, reason: str | None = None) -> De
     return _append(state, late, now, BookingNoShow(reason=reason))
 
 
-def undo_no_show(state: BookingState, now: datetime) -> Decision:
+def undo_no_show(state: BookingState, now: datetime, reason: str | None = None) -> Decision:
     """Gives the booking back what it was, and what time has made of that meanwhile."""
     state, _ = caught_up(state, now)
     if state.status != "no_show" or state.no_show_at is None or now > state.no_show_at + UNDOABLE:
         raise illegal(state.status, "unmarked as no-show")
-    undone = _happen(state, now, BookingNoShowUndone())
+    undone = _happen(state, now, BookingNoShowUndone(reason=reason))
     state, since = caught_up(_after(undone), now)
     return _decided(state, undone + since)
 

@@ -110,6 +110,7 @@ class BookingNoShow(Event, frozen=True, kw_only=True):
 
 class BookingNoShowUndone(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "booking.no_show_undone"
+    reason: str | None = None
 
 
 class MeetingStarted(Event, frozen=True, kw_only=True):

@@ -67,12 +67,7 @@ async def no_show_booking(ctx: Context, call: Call) -> Reply:
 
 
 async def undo_no_show(ctx: Context, call: Call) -> Reply:
-    """Makes of a no-show what it was before; the body of a DELETE says nothing."""
-
-    async def attempt(loaded: Loaded) -> Attempt:
-        return Attempt(booking.undo_no_show(loaded.state, call.now), loaded.person)
-
-    return await attempted(ctx, call, attempt)
+    return await change(ctx, call, Reason, lambda state, told: booking.undo_no_show(state, call.now, told.reason))
 
 
 async def payment_booking(ctx: Context, call: Call) -> Reply:

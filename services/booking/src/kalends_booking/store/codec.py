@@ -14,6 +14,7 @@ from kalends_booking.domain.events import (
     HOLD_EVENTS,
     Assignment,
     BookingCreated,
+    BookingNoShowUndone,
     Event,
     HoldPlaced,
 )
@@ -71,6 +72,8 @@ def data(change: Change) -> bytes:
         told = {"start_at": held.start_at, "end_at": held.end_at, "host_ids": held.host_ids, "seats": held.seats}
         return _encode(told | {"expires_at": held.expires_at, "previous": None} | _why(event.assignment))
     fields = msgspec.structs.asdict(event)
+    if isinstance(event, BookingNoShowUndone) and event.reason is None:
+        del fields["reason"]  # as before there was such a field
     why = _why(fields.pop("assignment", None))
     return _encode(fields | {"previous": previous(change)} | why)
 

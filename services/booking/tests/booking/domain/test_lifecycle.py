@@ -148,6 +148,7 @@ class TestNoShow:
         assert after(booking.undo_no_show(during, NOON)).status == "confirmed"
         later = after(booking.no_show(completed(), ONE + HOUR))
         assert after(booking.undo_no_show(later, ONE + HOUR)).status == "completed"
+        assert after(booking.undo_no_show(later, ONE + HOUR, "Was late")).reason == "Was late"
 
     def test_undone_past_its_end_it_has_ended(self) -> None:
         undone = booking.undo_no_show(after(booking.no_show(booked(), NOON)), ONE + HOUR)
