@@ -62,22 +62,19 @@ def create(
     held: tuple[HoldState, Change] | None = None,
 ) -> Decision:
     """All bookings of a series, or none; the first of them in the place of the hold that it uses."""
-    parts: list[Choice] = []
-    before: list[tuple[Wish, Option]] = []
-    made = Decision(choices=())
-    frees: tuple[str, ...] = ()
-    locks: tuple[str, ...] = ()
-    for booking_id, (wish, option) in zip(booking_ids, planned.served, strict=True):
-        if held is not None and not before:
-            made = placing.convert(booking_id, request, wish, *held, booker, now, series_id)
-            frees, locks = made.frees, made.locks
-        else:
-            made = placing.create(booking_id, request, wish, [option], booker, now, series_id)
-        choice = made.choices[0]
-        parts.append(replace(choice, limits=tuple(_less(limit, before) for limit in choice.limits)))
-        before.append((wish, option))
-    cap = made.cap and made.cap._replace(at_most=made.cap.at_most - len(parts) + 1)
-    return Decision(choices=(_joined(parts),), frees=frees, locks=locks, cap=cap)
+    made = [
+        placing.convert(booking_id, request, wish, *held, booker, now, series_id)
+        if held is not None and n == 0
+        else placing.create(booking_id, request, wish, [option], booker, now, series_id)
+        for n, (booking_id, (wish, option)) in enumerate(zip(booking_ids, planned.served, strict=True))
+    ]
+    parts = []
+    for n, one in enumerate(made):
+        choice = one.choices[0]
+        parts.append(replace(choice, limits=tuple(_less(limit, planned.served[:n]) for limit in choice.limits)))
+    first = made[0]
+    cap = first.cap and first.cap._replace(at_most=first.cap.at_most - len(made) + 1)
+    return Decision(choices=(_joined(parts),), frees=first.frees, locks=first.locks, cap=cap)
 
 
 def cancel(one: BookingState, others: Iterable[BookingState], now: datetime, request: CancelIn) -> Decision:
