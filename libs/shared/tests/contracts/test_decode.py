@@ -27,7 +27,7 @@ class Thing(Struct, kw_only=True):
 class Asked(Struct, kw_only=True):
     at: Instant | None = None
     limit: Annotated[int, Meta(ge=1, le=100)] = 25
-    status: list[Literal["a", "b"]] | None = None
+    status: Annotated[list[Literal["a", "b"]], Meta(max_length=3)] | None = None
     upcoming: bool | None = None
 
 
@@ -138,6 +138,7 @@ def test_a_parameter_that_comes_again_makes_a_list_or_is_refused():
         ("limit=1.5", "?limit"),
         ("at=soon", "?at"),
         ("status=a,c", "?status"),
+        ("status=a,b,a,b", "?status"),
         ("upcoming=maybe", "?upcoming"),
         ("nonsense=1", "?nonsense"),
     ],

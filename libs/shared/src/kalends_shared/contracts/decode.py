@@ -231,16 +231,14 @@ def _list(info: mi.ListType | mi.VarTupleType, textual: bool) -> Reader:
     low, high = info.min_length or 0, info.max_length
 
     def read(value: Any, at: str, errors: Errors) -> Any:
-        if textual and isinstance(value, str):
-            made = [item(part, at, errors) for part in value.split(",")]
-            return made if isinstance(info, mi.ListType) else tuple(made)
-        if not isinstance(value, list):
+        parts = value.split(",") if textual and isinstance(value, str) else value
+        if not isinstance(parts, list):
             return _say(errors, at, "type", "must be a list")
-        if len(value) < low:
+        if len(parts) < low:
             return _say(errors, at, "too_few", f"must have at least {low}")
-        if high is not None and len(value) > high:
+        if high is not None and len(parts) > high:
             return _say(errors, at, "too_many", f"must have at most {high}")
-        made = [item(v, f"{at}/{i}", errors) for i, v in enumerate(value)]
+        made = [item(part, at if textual else f"{at}/{i}", errors) for i, part in enumerate(parts)]
         return made if isinstance(info, mi.ListType) else tuple(made)
 
     return read

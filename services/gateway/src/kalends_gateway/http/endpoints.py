@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from litestar import HttpMethod, Request, Response
 from litestar.exceptions import MethodNotAllowedException
@@ -23,12 +22,12 @@ from kalends_gateway.http import request
 from kalends_gateway.http.admission import Admission, unauthenticated
 from kalends_gateway.http.visit import Visit, visit_of
 from kalends_gateway.http.wire import ROOT, answered
+from kalends_shared.contracts import decode
 from kalends_shared.contracts.call import Call, Reply, encoded
-from kalends_shared.contracts.endpoints import ENDPOINTS, Endpoint
-from kalends_shared.contracts.errors import FieldError, KalendsError, not_found
+from kalends_shared.contracts.endpoints import ENDPOINTS, Endpoint, NoQuery
+from kalends_shared.contracts.errors import KalendsError, not_found
 from kalends_shared.rpc import Handler, RpcClient
 
-MOST_PARAMETERS: Final = 100
 # Their answers show a secret once: a second try would be answered without it.
 HOLDS_A_SECRET: Final = frozenset({"create_api_key", "roll_api_key", "create_webhook", "rotate_secret"})
 EVENTS: Final = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
@@ -98,8 +97,8 @@ class Api:
         if key is None and endpoint.idempotency == "required":
             raise KalendsError("idempotency_key_required", "This needs an Idempotency-Key.")
         query = asked.scope["query_string"].decode("latin-1")
-        if query and not endpoint.query.__struct_fields__:
-            refuse_parameters(query)
+        if query and endpoint.query is NoQuery:
+            decode.query(query, NoQuery)  # refuses; the others' parameters are judged by the service that reads them
         return Call(
             tenant=identity.tenant,
             now=identity.stopped_at or datetime.now(UTC),
@@ -133,22 +132,6 @@ class Api:
     async def _stream(self, streamer: Streamer, call: Call, head: request.Head) -> Stream:
         last = request.text(head, b"last-event-id")
         return Stream(await streamer(call, last, partial(self._admission.still, head)), headers=EVENTS)
-
-
-def refuse_parameters(text: str) -> None:
-    """Refuses the query of an endpoint that takes none; the others' are judged by the service that reads them.
-
-    Raises:
-        KalendsError: `validation_failed`, `malformed`.
-    """
-    try:
-        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_PARAMETERS)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise KalendsError("malformed", "The query string cannot be parsed.") from error
-    names = dict.fromkeys(name for name, _ in pairs)
-    fields = tuple(FieldError(f"?{name}", "unknown_field", "is not a parameter here") for name in names)
-    if fields:
-        raise KalendsError("validation_failed", f"{fields[0].pointer} is not a parameter here.", fields)
 
 
 def _template(endpoint: Endpoint) -> str:
