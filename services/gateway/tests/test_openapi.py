@@ -66,6 +66,9 @@ def test_a_struct_is_described_by_what_it_serves() -> None:
     )
     assert schemas["GuestIn"]["additionalProperties"] is False
     assert "additionalProperties" not in schemas["Guest"]
+    assert [schemas[one]["properties"]["email"].get("format") for one in ("GuestIn", "Guest")] == ["email", None], (
+        "what we took is not to be judged again"
+    )
     window = schemas["EventTypePatch"]["properties"]["booking_window"]
     assert window == {"anyOf": [{"$ref": "#/components/schemas/BookingWindowPatch"}, {"type": "null"}]}
     assert "required" not in schemas["BookingWindow"], "of it an answer has what is set"

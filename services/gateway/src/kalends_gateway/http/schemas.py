@@ -55,8 +55,11 @@ class Schemas:
     def _of(self, kind: mi.Type, use: Use) -> Schema:
         match kind:
             case mi.Metadata():
-                checked = _CHECKS.get((kind.extra or {}).get("check", ""), {})
-                return {**self._of(kind.type, use), **(kind.extra_json_schema or {}), **checked}
+                told = {**(kind.extra_json_schema or {}), **_CHECKS.get((kind.extra or {}).get("check", ""), {})}
+                if use == "answer":
+                    # Readers of it would judge anew, by rules of their own: some take no e-mail address at .test for one.
+                    told.pop("format", None)
+                return {**self._of(kind.type, use), **told}
             case mi.StructType():
                 return self._struct(kind, use)
             case mi.UnionType():
