@@ -107,7 +107,7 @@ class Storm:
             while self.steps < steps or not self.over or (self.lacking(least) and self.steps < 5 * steps):
                 self.steps += 1
                 if self.clock is not None and self.rng.random() < 0.15:
-                    await self.move_on(self.steps / steps)
+                    await self.move_on(self.steps / steps, further=any(name in LATER for name in self.lacking(least)))
                 # What was done too seldom yet comes sooner, and in the end alone.
                 rare = self.steps >= steps or self.rng.random() < 0.3
                 await self.step(self.lacking(least) if rare else [])
@@ -138,13 +138,13 @@ class Storm:
         command: Callable[[], Any] = getattr(self, name)
         await command()
 
-    async def move_on(self, share: float) -> None:
-        """The clock goes half as far on its way as the steps have come on theirs, and after them all the way."""
+    async def move_on(self, share: float, *, further: bool) -> None:
+        """The clock goes half as far on its way as the steps have come on theirs, and `further` where they are through."""
         assert self.clock is not None
         begin, end = self.clock
         async with self._moving:
             assert self.now is not None
-            if self.now < min(end, begin + (end - begin) * (share / 2 if share < 1 else 1)):
+            if self.now < min(end, begin + (end - begin) * (1 if further and share >= 1 else min(share, 1) / 2)):
                 answer = await self.api.persist("/test-clock", {"advance_seconds": STEP.total_seconds()})
                 assert answer.status_code == 200, answer.text
                 self.now = datetime.fromisoformat(answer.json()["now"])
