@@ -40,6 +40,7 @@ from kalends_webhooks.subscribers import Subscribers
 from kalends_webhooks.upkeep import Upkeep
 
 RESOLVERS = 128
+LEAVING_SECONDS = 2.0  # for giving back what could not end
 SOURCES = ("booking", "calendar")
 DUE = "kalends.nudge.deliveries"
 CHANGED = "kalends.nudge.changes"
@@ -89,6 +90,7 @@ async def main(service: Service[WebhooksSettings]) -> None:
             Sender(client, brand),
             Disabling(db, nudges.send).follow,
             places=settings.webhooks_concurrency,
+            drain_seconds=max(settings.shutdown_seconds - LEAVING_SECONDS, 0.0),
         )
         nudges.worker = worker
         await bus.subscribe(DUE, cb=nudges.hear)

@@ -98,7 +98,15 @@ class Rig:
         booking = await Database.connect(database_url, BOOKING.name, size=2)
         return cls(db, booking, await nats.connect(nats_url, "rig"), context or f"rig{secrets.token_hex(4)}")
 
-    def make_worker(self, places: int = 256, policy: Policy = POLICY, brand: Brand = BRAND, **dialling: Any) -> Worker:
+    def make_worker(
+        self,
+        places: int = 256,
+        policy: Policy = POLICY,
+        brand: Brand = BRAND,
+        *,
+        drain_seconds: float = PATIENCE,
+        **dialling: Any,
+    ) -> Worker:
         client = HttpClient(Dialer(policy, **dialling))
         sender = Sender(client, brand)
         return Worker(
@@ -108,6 +116,7 @@ class Rig:
             Disabling(self.db, self._nudge, self.clock).follow,
             places=places,
             clock=self.clock,
+            drain_seconds=drain_seconds,
         )
 
     def clock(self) -> datetime:

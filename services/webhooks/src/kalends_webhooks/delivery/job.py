@@ -1,10 +1,11 @@
 """One delivery in the hands of a worker."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 Clock = Callable[[], datetime]
 
@@ -24,7 +25,8 @@ class Lane(NamedTuple):
 class Job(Struct, kw_only=True):
     """A claimed delivery with the event that it carries. `log` is the JSON list of the attempts so far.
 
-    `subscription_version` is None where the subscription is gone.
+    `subscription_version` is None where the subscription is gone. `since` is when its claim was asked for, in seconds of
+    the monotonic clock.
     """
 
     lane: Lane
@@ -40,3 +42,4 @@ class Job(Struct, kw_only=True):
     attempts: int = 0
     log: bytes = b"[]"
     forced: bool = False
+    since: float = field(default_factory=time.monotonic)

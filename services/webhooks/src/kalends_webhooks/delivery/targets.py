@@ -63,9 +63,9 @@ class Targets:
         self._known: OrderedDict[Lane, Target] = OrderedDict()
 
     def known(self, lane: Lane, version: int | None) -> Target | None:
-        """The target at that version, if it is at hand."""
+        """The target at that version or a later one, if it is at hand."""
         target = self._known.get(lane)
-        return target if target is not None and target.version == version else None
+        return target if target is not None and version is not None and target.version >= version else None
 
     def latest(self, lane: Lane) -> Target | None:
         """The target at whatever version is at hand."""

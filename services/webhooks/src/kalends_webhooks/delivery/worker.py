@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from kalends_shared import telemetry
@@ -13,7 +13,7 @@ from kalends_webhooks.delivery import metrics
 from kalends_webhooks.delivery.job import Clock, Job, Lane, wall
 from kalends_webhooks.delivery.lanes import SLOW_SECONDS, Lanes
 from kalends_webhooks.delivery.sender import Sender, Sent
-from kalends_webhooks.delivery.targets import Target, Targets
+from kalends_webhooks.delivery.targets import Targets
 from kalends_webhooks.domain.outcome import TOO_MUCH, Next, judge
 from kalends_webhooks.domain.subscription import Subscription
 from kalends_webhooks.store import queue
@@ -28,6 +28,7 @@ LEASE_MARGIN: Final = 20  # seconds past the longest that an attempt and the wri
 LONGEST_TIMEOUT: Final = 30
 SOON_SECONDS: Final = 120.0  # retries as near as this are waited for in memory, to be on time
 UNREADABLE_SECONDS: Final = 60.0
+DRAIN_SECONDS: Final = 30.0
 FLUSH_PAUSE: Final = (0.05, 2.0)
 
 # What has to follow attempts that are written: (lane, reason) to disable, lanes that have failed.
@@ -38,10 +39,18 @@ class Worker:
     """One process's part in delivery; `run` it once. It is also the dispatcher's Taker, where both roles are here."""
 
     def __init__(
-        self, db: Database, targets: Targets, sender: Sender, follow: Followed, *, places: int, clock: Clock = wall
+        self,
+        db: Database,
+        targets: Targets,
+        sender: Sender,
+        follow: Followed,
+        *,
+        places: int,
+        clock: Clock = wall,
+        drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         self._db, self._targets, self._sender, self._follow = db, targets, sender, follow
-        self._clock = clock
+        self._clock, self._drain_seconds = clock, drain_seconds
         self._lanes = Lanes(places)
         self._name = secrets.token_hex(6)
         self._claims = 0
@@ -50,6 +59,7 @@ class Worker:
         self._flush = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._seen = 0.0  # when it last said that it lives, by the monotonic clock
 
     # --- what the dispatcher asks
 
@@ -83,7 +93,7 @@ class Worker:
         self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop`, then ends what is in flight; a failure of one loop ends all."""
+        """Works until `stop`, then ends what is in flight, or gives it back; a failure of one loop ends all."""
         self._closing = False
         ending = asyncio.create_task(stop.wait())
         loops = [
@@ -101,13 +111,20 @@ class Worker:
             for task in (ending, *loops):
                 task.cancel()
             await asyncio.gather(ending, *loops, return_exceptions=True)
-        await queue.leaves(self._db.pool, self._name)
+        with _passing("webhooks.leave_failed"):
+            if freed := await queue.leaves(self._db.pool, self._name):
+                telemetry.log("webhooks.given_back", "warning", deliveries=freed)
 
     async def _drain(self) -> None:
-        """Lets attempts end; the frame that calls `run` bounds how long that may take."""
-        while self._running or self._ended:
-            self._flush.set()
-            await asyncio.sleep(0.02)
+        """Lets attempts end and has their results written; those that take too long are cut off."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_seconds):
+                while self._running or self._ended:
+                    self._flush.set()
+                    await asyncio.sleep(0.02)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     @property
     def _backed_up(self) -> bool:
@@ -134,9 +151,9 @@ class Worker:
 
     async def _claim(self, chosen: list[tuple[Lane, int]]) -> list[Job]:
         self._claims += 1
-        name = f"{self._name}.{self._claims}"
+        name, since = f"{self._name}.{self._claims}", time.monotonic()
         wanted = [Wanted(*lane, room, LONGEST_TIMEOUT + LEASE_MARGIN) for lane, room in chosen]
-        jobs = [_job(row, name) for row in await queue.claim(self._db.pool, wanted, name)]
+        jobs = [_job(row, name, since) for row in await queue.claim(self._db.pool, wanted, name)]
         await self._targets.load(jobs)
         got: dict[Lane, int] = {}
         for job in jobs:
@@ -156,11 +173,13 @@ class Worker:
         """The floor below nudges: what came due by time, whose nudge was lost, or whose worker died."""
         well_since = time.monotonic()
         while True:
+            began = time.monotonic()
             try:
                 # After an outage all have been unseen for long; so only who has been well that long judges others.
-                judges = time.monotonic() - well_since > DEAD_SECONDS
+                judges = began - well_since > DEAD_SECONDS
                 if freed := await queue.lives(self._db.pool, self._name, DEAD_SECONDS if judges else None):
                     telemetry.log("webhooks.freed", "warning", deliveries=freed)
+                self._seen = began
                 due = await queue.due_lanes(self._db.pool)
             except Exception as error:
                 if not transient(error):
@@ -195,8 +214,14 @@ class Worker:
 
     async def _deliver(self, job: Job) -> None:
         target = self._targets.known(job.lane, job.subscription_version)
+        if time.monotonic() - max(job.since, self._seen) > DEAD_SECONDS:
+            await self._give_back(job, 0.0)  # this process stood still, and another may be sending it by now
+            return
+        if target is None and job.subscription_version is not None:
+            await self._give_back(job, UNREADABLE_SECONDS)  # what cannot be signed just now waits
+            return
         if target is None or not (target.enabled or job.forced):
-            self._unsent(job, target)
+            self._unsent(job)
             return
         late = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._lanes.suspect, job.lane)
         with telemetry.unit(
@@ -220,12 +245,17 @@ class Worker:
         self._learn(job, sent, next_)
         self._end(job, Ended(job.lane.tenant_id, job.id, job.claim, next_.status, next_.wait, sent.log), next_)
 
-    def _unsent(self, job: Job, target: Target | None) -> None:
-        """Ends what has nobody to go to any more; what cannot be signed just now waits."""
+    def _unsent(self, job: Job) -> None:
+        """Ends what has nobody to go to any more."""
         self._lanes.free(job.lane)
-        gone = job.subscription_version is None or target is not None
-        next_ = Next("failed") if gone else Next("pending", wait=UNREADABLE_SECONDS)
+        next_ = Next("failed")
         self._end(job, Ended(job.lane.tenant_id, job.id, job.claim, next_.status, next_.wait, job.log), next_)
+
+    async def _give_back(self, job: Job, wait: float) -> None:
+        """Leaves a delivery, unsent, to whoever claims it next."""
+        self._lanes.free(job.lane)
+        with _passing("webhooks.give_back_failed"):  # else its lease ends
+            await queue.give_back(self._db.pool, job.lane.tenant_id, job.id, job.claim, wait)
 
     def _learn(self, job: Job, sent: Sent, next_: Next) -> None:
         succeeded = next_.status == "succeeded"
@@ -300,7 +330,7 @@ def _passing(event: str) -> Iterator[None]:
         telemetry.log(event, "warning", error=f"{type(error).__name__}: {error}")
 
 
-def _job(row: Any, claim: str) -> Job:
+def _job(row: Any, claim: str, since: float) -> Job:
     return Job(
         lane=Lane(row["tenant_id"], row["webhook_id"]),
         id=row["id"],
@@ -315,4 +345,5 @@ def _job(row: Any, claim: str) -> Job:
         attempts=row["attempts"],
         log=row["log"],
         forced=row["forced"],
+        since=since,
     )

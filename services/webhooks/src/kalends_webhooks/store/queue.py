@@ -30,7 +30,8 @@ FROM claim($1, $2, $3, $4, $5)
 """
 FINISH: Final = "SELECT finish($1, $2, $3, $4, $5, $6, $7)"
 LIVES: Final = "SELECT worker_lives($1, $2)"
-LEAVES: Final = "DELETE FROM workers WHERE name = $1"
+LEAVES: Final = "SELECT worker_leaves($1)"
+GIVE_BACK: Final = "SELECT give_back($1, $2, $3, $4)"
 BACKLOG: Final = """
 SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(due_at)), 0)::float8 AS oldest
 FROM queue WHERE due_at <= now()
@@ -102,9 +103,14 @@ async def lives(conn: "Connection | Any", worker: str, dead: float | None) -> in
     return int(await conn.fetchval(LIVES, worker, dead))
 
 
-async def leaves(conn: "Connection | Any", worker: str) -> None:
-    """Says that a worker has ended, with nothing claimed."""
-    await conn.execute(LEAVES, worker)
+async def leaves(conn: "Connection | Any", worker: str) -> int:
+    """Says that a worker has ended; frees what it could not end, and counts it."""
+    return int(await conn.fetchval(LEAVES, worker))
+
+
+async def give_back(conn: "Connection | Any", tenant: str, delivery_id: str, claim: str, wait: float) -> None:
+    """Gives a delivery back unsent, due again after so many seconds, if that claim still holds it."""
+    await conn.execute(GIVE_BACK, tenant, delivery_id, claim, wait)
 
 
 async def add(conn: Connection, tenant: str, webhook_id: str, replay: str, events: Sequence[tuple[int, str]]) -> None:
