@@ -41,6 +41,7 @@ CLOSED = [
     "239.255.255.250",
     "240.0.0.1",
     "255.255.255.255",
+    "168.63.129.16",
     "::",
     "::1",
     "fe80::1",
@@ -127,6 +128,9 @@ def test_the_operator_opens_networks_and_no_more() -> None:
         "https://exa mple.com/", "https://example.com\\@10.0.0.1/", "https://169.254.169.254/latest", "https://[::",
         "https://\N{FULLWIDTH DIGIT ONE}27.0.0.1/", "https://127\N{IDEOGRAPHIC FULL STOP}0.0.1/", "https://\N{CIRCLED LATIN SMALL LETTER L}ocalhost/",
         "https://a..example.com/", "https://\N{LATIN SMALL LETTER E WITH ACUTE}..example.com/", "https://" + "a" * 64 + ".com/",
+        "https://" + "a." * 127 + "com/", "https://%31%32%37.0.0.1/", "https://exa%6dple.com/", "https://8.8.8.8%lo/", "https://exam*ple.com/",
+        "https://a,b/", 'https://a"b/', "https://[::1].example.com/", "http://a@b#@c", "HTTP://8.8.8.8/",
+        "https://8.8.8.8:443#@10.0.0.1:x/\r\nX: y", " https://example.com/", "https://example.com\t/", "https://example.com:443:80/",
     ],
 )  # fmt: skip
 def test_urls_that_may_not_be_called(url: str) -> None:
@@ -142,6 +146,8 @@ def test_urls_that_may_be_called() -> None:
         "https://example.com:1024/",
         "https://8.8.8.8/",
         "https://[2606:4700::1]/",
+        "HTTPS://EXAMPLE.COM./",
+        "https://hooks_1.b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example/?@10.0.0.1#@10.0.0.1",
     ):
         net.Policy().check_url(url)
     local = net.Policy(["127.0.0.0/8"], allow_http=True)

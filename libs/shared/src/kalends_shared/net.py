@@ -6,6 +6,7 @@ when it is configured. Nothing here follows a redirect or reads a proxy from the
 """
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Iterable
@@ -25,10 +26,12 @@ _CLOSED_V4: Final = tuple(
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
         "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
         "224.0.0.0/4", "240.0.0.0/4",
+        "168.63.129.16/32",  # the host that an Azure machine stands on, which gives out its configuration
     )
 )  # fmt: skip
 _OPEN_V6: Final = IPv6Network("2000::/3")  # all that is global unicast; what stands outside of it is closed
 _CLOSED_V6: Final = tuple(IPv6Network(net) for net in ("2001::/23", "2001:db8::/32", "3fff::/20"))
+_NAME: Final = re.compile(r"[a-z0-9._-]{1,254}")  # nothing that another reader of the URL might decode or split at
 _FIRST_FREE_PORT: Final = 1024
 _WEB_PORTS: Final = frozenset({80, 443})
 
@@ -85,6 +88,8 @@ class Policy:
         if port is not None and port < _FIRST_FREE_PORT and port not in _WEB_PORTS:
             raise UrlNotAllowedError("must not name a port under 1024 other than 80 and 443")
         literal = _literal(host)
+        if literal is None and not _NAME.fullmatch(host):
+            raise UrlNotAllowedError("is not a URL")
         if literal is None and (host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost")):
             literal = IPv4Address("127.0.0.1")
         if literal is not None and not self.allows(literal):
@@ -183,7 +188,7 @@ def client(
 def _literal(host: str) -> Address | None:
     """The address that a host is, in any form that resolvers take: 127.0.0.1, 127.1, 2130706433, 0x7f.1, ::1, [::1%lo]."""
     try:
-        return ip_address(host.partition("%")[0])
+        return ip_address(host)
     except ValueError:
         pass  # perhaps one of inet_aton's forms
     try:
