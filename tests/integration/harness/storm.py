@@ -134,7 +134,8 @@ class Storm:
         """One command; where some are lacking one of these, or what makes or makes room for something they can act on."""
         lacking = [name for name in lacking if name not in LATER or any(map(self._begun, self.booked.values()))]
         names = [*lacking, "create", "hold", "cancel"] if lacking else list(self.commands)
-        (name,) = self.rng.choices(names, [self.commands[name][0] for name in names])
+        often = self.commands["create"][0]
+        (name,) = self.rng.choices(names, [often if name in lacking else self.commands[name][0] for name in names])
         command: Callable[[], Any] = getattr(self, name)
         await command()
 
