@@ -5,12 +5,13 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-from gateway_kit import Api, Keyed, Running, Serve
+from gateway_kit import Api, Keyed, Running, Serve, Under, running
 
 from kalends_gateway.changes import ALIVE, PAGE, Changes
 from kalends_shared import nats
@@ -178,6 +179,28 @@ async def test_a_reader_that_takes_nothing_pins_nothing(key: Api, gateway: Runni
     assert seen == list(range(1, 4_002))
 
 
+async def test_a_reader_that_takes_nothing_has_its_place_for_a_bounded_time(
+    shared_environment: dict[str, str], tmp_path: Path, key: Api, under: Under, feed: Feed
+) -> None:
+    """Also where nothing happens; and who reads goes on where it was, though it has not had an event yet."""
+    feed.events.append(b'{"n":1}')
+    async with running(shared_environment | {"KALENDS_STREAM_SECONDS": "1"}, tmp_path) as gateway:
+        short = under(gateway, key.key)
+
+        async def free() -> bool:
+            return await gateway.metric("kalends_gateway_streams_open") == 0
+
+        async with streams(short, 1, deaf=True) as (deaf,):
+            await eventually_async(free, 120)
+            assert not deaf.ended, "its connection is there, and nobody reads"
+        async with streams(short, 1) as (one,):
+            await eventually_async(one.over, 120)
+        assert (one.ids(), b"data:" in one.text) == ([1], False)
+        feed.events.append(b'{"n":2}')
+        async with streams(short, 1, f"after={one.ids()[-1]}") as (again,):
+            assert again.ids()[:1] == [2]
+
+
 async def test_streams_outlive_an_absence_of_what_they_read(key: Api, feed: Feed, nudge: Nudge) -> None:
     async with streams(key, 3) as made:
         feed.away = True
@@ -213,7 +236,7 @@ async def test_a_nudge_during_a_read_is_not_lost() -> None:
     """The read under way may not have seen what it was for: so there is one more, and no stream joins the old one."""
     feed = Feed()
     behind = Behind(feed)
-    changes = Changes(None, behind, 10)  # type: ignore[arg-type]  # of the bus only `run` makes use
+    changes = Changes(None, behind, 10, 3_600.0)  # type: ignore[arg-type]  # of the bus only `run` makes use
 
     async def allowed() -> bool:
         return True

@@ -57,7 +57,7 @@ async def main(service: Service[GatewaySettings]) -> None:
     service.supervise("prune answers", partial(idempotency.keep_pruned, db.pool))
 
     rpc = RpcClient(bus)
-    changes = Changes(bus, rpc, settings.streams)
+    changes = Changes(bus, rpc, settings.streams, settings.stream_seconds)
     admission = Admission(identities, RateLimits(redis, settings.rate_limit_seconds), usage)
     api = Api(
         admission,

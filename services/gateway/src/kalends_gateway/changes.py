@@ -6,10 +6,12 @@ one read an event. While something behind this gateway is away, streams stay ope
 more, as its key was revoked, ends before its next event.
 
 The server takes whatever it is given, and keeps it for a reader who does not take it. So a stream ends after a bounded
-number of bytes and has its reader come again at once, by Last-Event-ID: one that reads nothing costs that and no more.
+number of bytes, and after a bounded time, and has its reader come again at once, by Last-Event-ID: one that reads nothing
+costs that and no more, and where nothing happens it has a stream's place for that time, as its end may never be told.
 """
 
 import asyncio
+import random
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
@@ -49,7 +51,7 @@ class _Page(NamedTuple):
     """What came after a cursor, as it is written to streams; `full` where there may be more at once."""
 
     text: bytes
-    cursor: str | None
+    cursor: str
     full: bool
 
 
@@ -73,8 +75,8 @@ class _Account:
 class Changes:
     """The streams of changes of this gateway."""
 
-    def __init__(self, bus: Client, rpc: RpcClient, most: int) -> None:
-        self._bus, self._rpc, self._most = bus, rpc, most
+    def __init__(self, bus: Client, rpc: RpcClient, most: int, seconds: float) -> None:
+        self._bus, self._rpc, self._most, self._seconds = bus, rpc, most, seconds
         self._accounts: defaultdict[str, _Account] = defaultdict(_Account)
         self._closing = False
         self._open = 0
@@ -116,12 +118,17 @@ class Changes:
             page = await self._read(call, after)
             call = msgspec.structs.replace(call, min_position=None)  # the first read has waited for it
             yield b""  # so far it is awaited before the answer begins: what is wrong is told by a problem document
-            written = len(page.text)
+            written, told = len(page.text), bool(page.text)
             yield RETRY + page.text
+            now = asyncio.get_running_loop().time
+            until = now() + self._seconds * random.uniform(
+                0.5, 1
+            )  # not the same of all, so that they do not come together
             with suppress(KalendsError):  # its reader asks again, by Last-Event-ID, and hears what is wrong
                 while not self._closing:
-                    if written >= MOST_BYTES:
-                        yield AT_ONCE
+                    if written >= MOST_BYTES or now() >= until:
+                        # Who asked for what comes after `latest`, and has had nothing, has no id yet to ask by.
+                        yield AT_ONCE if told else b"id: %s\n%s" % (page.cursor.encode(), AT_ONCE)
                         return
                     if not page.full:
                         await nudge.wait()
@@ -135,7 +142,7 @@ class Changes:
                             raise
                         page = _Page(b"", page.cursor, full=False)
                     text = page.text or ALIVE
-                    written += len(text)
+                    written, told = written + len(text), told or bool(page.text)
                     yield text
         finally:
             self._open -= 1

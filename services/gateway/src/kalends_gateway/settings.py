@@ -30,6 +30,9 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
         float, Meta(gt=0, le=60, description="How long counting a request may take before it is let through uncounted.")
     ] = 0.25
     streams: Annotated[int, Meta(ge=0, description="The most streams of changes a process holds open.")] = 2_000
+    stream_seconds: Annotated[
+        float, Meta(gt=0, description="A stream of changes ends after so long at most, after half of it at least.")
+    ] = 3_600.0
 
 
 class BootstrapSettings(GatewaySettings, frozen=True, kw_only=True):
