@@ -117,14 +117,38 @@ async def proxy_server(seen: list[str], refuse: bool = False) -> AsyncIterator[i
 async def test_tls_is_held_to_the_name(certificate: Path):
     trusting = ssl.create_default_context(cafile=str(certificate))
     async with tls_receiver(certificate) as port:
-        names = Names({"hook.test": ["127.0.0.1"], "other.test": ["127.0.0.1"]})
+        names = Names(dict.fromkeys(("hook.test", "hook.test.", "other.test"), ["127.0.0.1"]))
         client = Client(Dialer(names, trusting))
-        assert (await client.post(parse_url(f"https://hook.test:{port}/"), REQUEST, 60)).head == b"secure"
+        for name in ("hook.test", "hook.test."):
+            assert (await client.post(parse_url(f"https://{name}:{port}/"), REQUEST, 60)).head == b"secure"
         with pytest.raises(Failed, match="certificate_not_valid"):
             await client.post(parse_url(f"https://other.test:{port}/"), REQUEST, 60)
         with pytest.raises(Failed, match="certificate_not_valid"):
             await Client(Dialer(names)).post(parse_url(f"https://hook.test:{port}/"), REQUEST, 60)
         client.close()
+
+
+async def test_a_silent_address_leaves_time_for_the_next(certificate: Path):
+    """It takes the connection, and never says a word of TLS."""
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    hung_up = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65_536):
+            continue
+        hung_up.set()
+        writer.close()
+
+    async with tls_receiver(certificate) as port:
+        server = await asyncio.start_server(silent, "127.0.0.2", port)
+        client = Client(Dialer(Names({"hook.test": ["127.0.0.2", "127.0.0.1"]}), trusting))
+        url = parse_url(f"https://hook.test:{port}/")
+        assert (await client.post(url, REQUEST, 10)).head == b"secure"
+        await asyncio.wait_for(hung_up.wait(), 60)
+        client.close()
+        with pytest.raises(Failed, match="timeout"):
+            await Client(Dialer(Names({"hook.test": ["127.0.0.2"] * 2}), trusting)).post(url, REQUEST, 0.5)
+        server.close()
 
 
 async def test_of_a_names_addresses_only_the_allowed_are_dialled(receiver: Receiver):

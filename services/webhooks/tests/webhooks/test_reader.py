@@ -57,6 +57,22 @@ def test_a_huge_body_is_read_to_a_bound(head: bytes):
     assert len(reader._buffer) <= BODY_LIMIT
 
 
+@pytest.mark.parametrize(
+    ("begin", "again", "status"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", None),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"T: 1\r\n", 200),
+    ],
+)
+def test_what_may_come_without_end_beside_a_body_is_read_to_a_bound(begin: bytes, again: bytes, status: int | None):
+    reader = ResponseReader()
+    reader.feed(begin)
+    with pytest.raises(ProtocolError, match="too long"):
+        reader.feed(again * 20_000)
+    assert reader.status == status
+
+
 def test_a_body_without_a_length_ends_with_the_connection():
     reader = ResponseReader()
     reader.feed(b"HTTP/1.1 200 OK\r\n\r\nall there is")

@@ -24,6 +24,11 @@ class Origin(Struct, frozen=True):
     host: str
     port: int
 
+    @property
+    def certified(self) -> str | None:
+        """The name that a certificate must have: SNI and certificates know no dot at the end (RFC 6066 section 3)."""
+        return self.host.rstrip(".") if self.tls else None
+
 
 class ProxyError(Exception):
     """The proxy does not answer, or refuses."""
@@ -67,28 +72,35 @@ class Dialer:
         self._policy, self._proxy = policy, proxy
         self._tls = tls or ssl.create_default_context()
 
-    async def dial(self, origin: Origin, factory: Callable[[], C]) -> C:
+    async def dial(self, origin: Origin, factory: Callable[[], C], seconds: float) -> C:
         """Connects to the first allowed address that takes it; the certificate is held to the name.
 
+        Each address has its share of the seconds, so that one that is silent leaves some to the others.
+
         Raises:
-            AddressNotAllowedError, ProxyError, OSError.
+            AddressNotAllowedError, ProxyError, OSError: TimeoutError is one.
         """
         problem: Exception | None = None
-        for address in await self._policy.resolve(origin.host, origin.port):
+        addresses = await self._policy.resolve(origin.host, origin.port)
+        for address in addresses:
             try:
-                if self._proxy is not None:
-                    return await self._through(self._proxy, address, origin, factory)
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    factory,
-                    address,
-                    origin.port,
-                    ssl=self._tls if origin.tls else None,
-                    server_hostname=origin.host if origin.tls else None,
-                )
-                return connection
+                async with asyncio.timeout(seconds / len(addresses)):
+                    return await self._to(address, origin, factory)
             except (OSError, ProxyError) as error:
                 problem = error
         raise problem or OSError(f"{origin.host} has no address")
+
+    async def _to(self, address: str, origin: Origin, factory: Callable[[], C]) -> C:
+        if self._proxy is not None:
+            return await self._through(self._proxy, address, origin, factory)
+        _, connection = await asyncio.get_running_loop().create_connection(
+            factory,
+            address,
+            origin.port,
+            ssl=self._tls if origin.tls else None,
+            server_hostname=origin.certified,
+        )
+        return connection
 
     async def _through(self, proxy: Proxy, address: str, origin: Origin, factory: Callable[[], C]) -> C:
         loop = asyncio.get_running_loop()
@@ -103,7 +115,7 @@ class Dialer:
                 transport.set_protocol(connection)
                 connection.connection_made(transport)
                 return connection
-            secured = await loop.start_tls(transport, connection, self._tls, server_hostname=origin.host)
+            secured = await loop.start_tls(transport, connection, self._tls, server_hostname=origin.certified)
             connection.transport = cast("asyncio.Transport", secured)
             return connection
         except BaseException:

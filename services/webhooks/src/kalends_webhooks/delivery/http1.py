@@ -160,7 +160,7 @@ class Client:
         try:
             async with asyncio.timeout(seconds):
                 while True:
-                    connection = self._kept(url.origin) or await self._dialer.dial(url.origin, _Connection)
+                    connection = self._kept(url.origin) or await self._dialer.dial(url.origin, _Connection, seconds)
                     try:
                         await connection.send(request)
                         break

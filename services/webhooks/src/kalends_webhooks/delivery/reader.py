@@ -15,7 +15,7 @@ class ProtocolError(Exception):
 class ResponseReader:
     """Takes bytes by `feed` until `done`. `reusable` tells whether the connection is at the start of the next response."""
 
-    __slots__ = ("_buffer", "_chunk", "_chunked", "_left", "body", "done", "headers", "reusable", "status")
+    __slots__ = ("_buffer", "_chunk", "_chunked", "_left", "_spent", "body", "done", "headers", "reusable", "status")
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -26,6 +26,7 @@ class ResponseReader:
         self._buffer = bytearray()
         self._chunked = False
         self._left: int | None = None  # of the body, where its length was told
+        self._spent = 0  # bytes of heads, interim ones too, and of trailers
         self._chunk = -1  # left of the chunk under way; -1: its size comes next, -2: the trailers do
 
     @property
@@ -73,6 +74,7 @@ class ResponseReader:
             return False
         first, *lines = self._buffer[:end].decode("latin-1").replace("\r\n", "\n").split("\n")
         del self._buffer[: end + skip]
+        self._spend(end)
         version, _, rest = first.partition(" ")
         code = rest[:3]
         if not (version.startswith("HTTP/1.") and len(code) == 3 and code.isascii() and code.isdigit()):
@@ -155,6 +157,7 @@ class ResponseReader:
         elif self._chunk == -2:
             if not line:
                 self._end(whole=True)
+            self._spend(len(line))
         else:
             size = line.partition(b";")[0].strip()
             try:
@@ -165,6 +168,12 @@ class ResponseReader:
                 raise ProtocolError("the size of a chunk is not a number")
             if self._chunk == 0:
                 self._chunk = -2
+
+    def _spend(self, count: int) -> None:
+        """Bounds what may come without end beside a body: interim responses and trailers."""
+        self._spent += count
+        if self._spent > HEAD_LIMIT:
+            raise ProtocolError("the response's heads and trailers are too long")
 
     def _end(self, *, whole: bool) -> None:
         self.done = True
