@@ -25,7 +25,7 @@ from .world import HALF_HOUR, NOON, NOW, TENANT, AlwaysOpen, Client, call, event
 async def seven(client: Client, quotes: AlwaysOpen) -> list[str]:
     """Bookings at half hours from noon on, of two bookers in turn, the last one cancelled; one of another event type."""
     quotes.event_types["evt_other"] = event_type("hst_bob", id="evt_other")
-    ids = [(await client.book(NOON + HALF_HOUR * n, booker_email=f"b{n % 2}@x.test")).body["id"] for n in range(7)]
+    ids = [(await client.book(NOON + HALF_HOUR * n, booker_email=f"b+{n % 2}@x.test")).body["id"] for n in range(7)]
     await client.act(ids[6], "cancel")
     await client.book(NOON, event_type_id="evt_other", booker_email="c@x.test")
     return ids
@@ -38,7 +38,8 @@ FILTERED: list[tuple[str, list[int]]] = [
     ("status=confirmed,cancelled", [0, 1, 2, 3, 4, 5, 6]),
     ("status=cancelled,confirmed&order=desc", [6, 5, 4, 3, 2, 1, 0]),
     ("status=pending", []),
-    ("booker_email=B1@x.test", [1, 3, 5]),
+    ("booker_email=B%2B1@x.test", [1, 3, 5]),
+    ("booker_email=b+1@x.test", [1, 3, 5]),
     ("booker_email=nobody@x.test", []),
     ("start_after=2026-04-10T14:00:00Z", [4, 5, 6]),
     ("start_before=2026-04-10T13:00:00Z", [0, 1]),
@@ -263,14 +264,9 @@ def read(node: dict[str, Any]) -> int:
     return here + sum(read(child) for child in node.get("Plans", []))
 
 
-@pytest.mark.parametrize(
-    ("mode", "newer"), [("force_custom_plan", False), ("force_generic_plan", False), ("force_generic_plan", True)]
-)
-async def test_every_list_reads_a_few_pages_of_rows_and_never_the_table(db: Database, mode: str, newer: bool) -> None:
-    """Whether the plan knows the arguments, or is one that a session has kept: both ways it is the walk that was meant.
-
-    `newer`: of a tenant that the planner's statistics do not know yet.
-    """
+@pytest.mark.parametrize("newer", [False, True])
+async def test_every_list_reads_a_few_pages_of_rows_and_never_the_table(db: Database, newer: bool) -> None:
+    """`newer`: of a tenant that the planner's statistics do not know yet."""
     rows, per_page = 30_000, 25
     owner = await asyncpg.connect(db.url)
     tenants = ("acc_big-live", TENANT) if newer else (TENANT,)
@@ -287,7 +283,6 @@ async def test_every_list_reads_a_few_pages_of_rows_and_never_the_table(db: Data
     middle = lists.make_cursor(booking_lists.Key(NOW + timedelta(minutes=10), "bkg_"))
     too_many = {}
     async with db.pool.acquire() as conn:
-        await conn.execute(f"SET plan_cache_mode = {mode}")
         for filters in (*LISTS, *(f"{one}&cursor={quote(middle)}" for one in LISTS), "page=3&per_page=25"):
             asked = query(filters, BookingsQuery)
             if not booking_lists.statuses(asked):
@@ -301,7 +296,6 @@ async def test_every_list_reads_a_few_pages_of_rows_and_never_the_table(db: Data
             plan = msgspec.json.decode(told)[0]["Plan"]
             if read(plan) > 5 * per_page * len(booking_lists.statuses(asked)):
                 too_many[filters] = read(plan)
-        await conn.execute("RESET plan_cache_mode")
     assert not too_many
 
 

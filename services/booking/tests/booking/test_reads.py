@@ -105,15 +105,11 @@ async def reads(db: Database, database_url: str) -> AsyncIterator[Reads]:
     await one.close()
 
 
-@pytest.mark.parametrize("mode", ["auto", "force_generic_plan"])
-async def test_a_tenant_newer_than_the_statistics_is_read_like_any_other(
-    reads: Reads, quotes: AlwaysOpen, mode: str
-) -> None:
+async def test_a_tenant_newer_than_the_statistics_is_read_like_any_other(reads: Reads, quotes: AlwaysOpen) -> None:
     async def nudge() -> None:
         return
 
     client = Client(Context(reads.db, quotes, nudge), NEW)
-    await reads.db.pool.execute(f"SET plan_cache_mode = {mode}")
     told: dict[str, int] = {}
 
     async def ask(name: str, act: Callable[[], Awaitable[Any]]) -> Any:
