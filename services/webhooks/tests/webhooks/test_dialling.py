@@ -117,7 +117,7 @@ async def proxy_server(seen: list[str], refuse: bool = False) -> AsyncIterator[i
 async def test_tls_is_held_to_the_name(certificate: Path):
     trusting = ssl.create_default_context(cafile=str(certificate))
     async with tls_receiver(certificate) as port:
-        names = Names(dict.fromkeys(("hook.test", "hook.test.", "other.test"), ["127.0.0.1"]))
+        names = Names({name: ["127.0.0.1"] for name in ("hook.test", "hook.test.", "other.test")})
         client = Client(Dialer(names, trusting))
         for name in ("hook.test", "hook.test."):
             assert (await client.post(parse_url(f"https://{name}:{port}/"), REQUEST, 60)).head == b"secure"
