@@ -40,11 +40,13 @@ def api(home: Home) -> tuple[str, str]:
     """The address of the public API's root, and a key: KALENDS_URL and KALENDS_API_KEY.
 
     Raises:
-        Problem: one of them is not set.
+        Problem: one of them is not set, or no key can be so.
     """
     url, key = _setting(home, "KALENDS_URL"), _setting(home, "KALENDS_API_KEY")
     if not url or not key:
         raise Problem("KALENDS_URL and KALENDS_API_KEY say where and as whom; `kalends up` makes both")
+    if not (key.isascii() and key.isprintable()):
+        raise Problem("KALENDS_API_KEY holds characters that no key has")
     return url.rstrip("/") + "/api/v1", key
 
 

@@ -6,7 +6,7 @@ is, by a secret of its own. It begins with what is to come, and after a lost con
 
 import argparse
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from kalends_cli import installation
@@ -31,64 +31,102 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import httpx
 
+    from kalends_shared.contracts.webhooks import EVENT_TYPES
+    from kalends_webhooks.domain import signing
     from kalends_webhooks.domain.subscription import make_secret
 
     base, key = installation.api(Home(arguments.data_dir))
     secret = arguments.secret or make_secret()
+    for url, name in ((base, "KALENDS_URL"), (arguments.forward_to, "--forward-to")):
+        _check_url(url, name)
+    if not signing.readable(secret):
+        raise Problem("--secret must be base64 after whsec_, or of an ed25519 private key after whsk_")
+    if unknown := set(arguments.event or ()) - set(EVENT_TYPES):
+        raise Problem(f"there is no event {', '.join(sorted(unknown))}, but {', '.join(EVENT_TYPES)}")
     headers = {"Authorization": f"Bearer {key}"}
     with (
         httpx.Client(base_url=base, headers=headers, timeout=httpx.Timeout(20, read=QUIET_SECONDS)) as api,
-        httpx.Client(timeout=30) as out,
+        httpx.Client(timeout=30, trust_env=False) as out,  # what stands near is not behind a proxy
     ):
-        profile = _profile(api)
-        if profile["mode"] != "test" and not arguments.live:
-            raise Problem("this is a live key; take one of test mode, or say --live")
+        try:
+            profile = _get(api, "/profile")
+            if profile["mode"] != "test" and not arguments.live:
+                raise Problem("this is a live key; take one of test mode, or say --live")
+            cursor = _latest(api)
+        except httpx.HTTPError as error:
+            raise Problem(f"{base} cannot be read: {_told(error)}") from error
         print(f"{profile['name']} ({profile['mode']} mode) -> {arguments.forward_to}\nsecret {secret}", flush=True)
-        for event_type, event_id, body in _events(api):
+        for event_type, event_id, body in _events(api, cursor):
             if not arguments.event or event_type in arguments.event:
                 _forward(out, arguments.forward_to, secret, event_type, event_id, body)
     return 0
 
 
-def _profile(api: Any) -> dict[str, Any]:
+def _check_url(text: str, name: str) -> None:
     import httpx
 
     try:
-        answer = api.get("/profile")
-    except httpx.HTTPError as error:
-        raise Problem(f"{api.base_url} does not answer: {error}") from error
-    if answer.status_code != httpx.codes.OK:
-        raise Problem(f"the key is refused: {answer.status_code} {answer.text}")
-    profile: dict[str, Any] = answer.json()
-    return profile
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise Problem(f"{name} is no URL: {error}") from error
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise Problem(f"{name} must be a URL like http://localhost:3000, and not {text}")
 
 
-def _events(api: Any) -> Iterator[tuple[str, str, bytes]]:
-    """(type, id, body) of each event, over lost connections, without end."""
+def _get(api: Any, path: str, **params: str) -> dict[str, Any]:
+    """An answer of the API.
+
+    Raises:
+        Problem: it refuses the key, or is no answer of Kalends.
+        httpx.HTTPError: there is none, or another status.
+    """
+    answer = api.get(path, params=params)
+    _admitted(answer)
+    answer.raise_for_status()
+    try:
+        found: dict[str, Any] = answer.json()
+    except ValueError as error:
+        raise Problem(f"what answers at {answer.url} is not Kalends") from error
+    return found
+
+
+def _admitted(answer: Any) -> None:
+    import httpx
+
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        raise Problem("the key is not valid, or no longer")
+    if answer.status_code == httpx.codes.FORBIDDEN:
+        raise Problem("the key may not read")
+
+
+def _latest(api: Any) -> str:
+    """The place after all that has happened."""
+    cursor: str = _get(api, "/changes", after="latest", limit="1")["next_cursor"]
+    return cursor
+
+
+def _events(api: Any, cursor: str) -> Iterator[tuple[str, str, bytes]]:
+    """(type, id, body) of each event after a place, over lost connections, without end."""
     import httpx
     import msgspec
 
-    cursor: str | None = None
     away = False
     while True:
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": cursor} if cursor else {})
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": cursor}
         try:
-            with api.stream("GET", "/changes", params={} if cursor else {"after": "latest"}, headers=headers) as answer:
-                if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-                    raise Problem("the key is no longer valid, or may not read")
-                if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY and cursor:
+            with api.stream("GET", "/changes", headers=headers) as answer:
+                _admitted(answer)
+                if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
                     print("the place that was read to is no longer known; on with what is to come", flush=True)
-                    cursor = None
+                    cursor = _latest(api)
                     continue
                 answer.raise_for_status()
                 if away:
                     print("connected again", flush=True)
                     away = False
-                for line in answer.iter_lines():
-                    if line.startswith("id: "):
-                        cursor = line[4:]
-                    elif line.startswith("data: "):
-                        body = line[6:].encode()
+                for fields in _blocks(answer.iter_bytes()):
+                    if b"data" in fields:
+                        cursor, body = fields[b"id"].decode(), fields[b"data"]
                         event = msgspec.json.decode(body)
                         yield event["type"], event["id"], body
         except httpx.HTTPError as error:
@@ -98,13 +136,23 @@ def _events(api: Any) -> Iterator[tuple[str, str, bytes]]:
         _wait(RECONNECT_SECONDS)
 
 
+def _blocks(pieces: Iterable[bytes]) -> Iterator[dict[bytes, bytes]]:
+    """The fields of each server-sent event that is whole: of one that is cut off the place does not count either."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n\n")
+        for block in whole:
+            fields = [line.partition(b": ") for line in block.split(b"\n")]
+            yield {name: value for name, _, value in fields}
+
+
 def _told(error: Any) -> str:
-    """What went wrong, in a line."""
+    """What went wrong, in a few words."""
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):
         return f"{error.request.url.host} answers {error.response.status_code}"
-    return f"the connection is lost ({type(error).__name__})"
+    return f"there is no connection ({str(error) or type(error).__name__})"
 
 
 def _forward(out: Any, url: str, secret: str, event_type: str, event_id: str, body: bytes) -> None:
