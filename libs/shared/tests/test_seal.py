@@ -2,7 +2,7 @@
 
 import pytest
 
-from kalends_shared.seal import Keyring, SealError, key_id
+from kalends_shared.seal import Keyring, SealError
 
 OLD, NEW = Keyring.generate(), Keyring.generate()
 
@@ -33,9 +33,9 @@ def test_no_changed_byte_passes() -> None:
 def test_rotation_wraps_anew_and_lets_the_old_key_go() -> None:
     stored = Keyring.parse(f"old:{OLD}").seal(b"secret", "a")
     both = Keyring.parse(f"new:{NEW},old:{OLD}")
-    assert (key_id(stored), both.open(stored, "a")) == ("old", b"secret")
+    assert both.open(stored, "a") == b"secret"
     moved = both.rewrap(stored, "a")
-    assert (key_id(moved), both.rewrap(moved, "a")) == ("new", moved)
+    assert both.rewrap(moved, "a") == moved
     only = Keyring.parse(f"new:{NEW}")
     assert only.open(moved, "a") == b"secret"
     with pytest.raises(SealError, match="old"):

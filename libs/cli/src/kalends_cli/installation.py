@@ -36,6 +36,20 @@ def nats_url(home: Home) -> str:
     return url
 
 
+def secret_keys(home: Home) -> str:
+    """KALENDS_SECRET_KEY, else the key of the local stack.
+
+    Raises:
+        Problem: it is not set.
+    """
+    text = _setting(home, "KALENDS_SECRET_KEY")
+    if text:
+        return text
+    if home.env():
+        return home.secret_key().read_text(encoding="utf-8")
+    raise Problem("KALENDS_SECRET_KEY says by which keys secrets are sealed, the newest first")
+
+
 def api(home: Home) -> tuple[str, str]:
     """The address of the public API's root, and a key: KALENDS_URL and KALENDS_API_KEY.
 

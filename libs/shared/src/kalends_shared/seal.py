@@ -2,7 +2,7 @@
 
 Each record has a fresh 256-bit key, which seals it by AES-256-GCM and is itself wrapped by a key-encryption key whose id
 stands beside it. What the record belongs to (`tenant|record|version`) is authenticated with it, so that a sealed value
-moved to another row does not open. Rotation wraps the record's key anew and leaves the sealed text as it is.
+moved to another row does not open. `rewrap` wraps the record's key anew and leaves the sealed text as it is.
 """
 
 import secrets
@@ -102,15 +102,6 @@ class Keyring:
         if wrapping is None:
             raise SealError(f"sealed by key {record.key_id}, which is not at hand")
         return _unlock(wrapping, record.wrapped, f"{record.key_id}|{belongs_to}")
-
-
-def key_id(stored: bytes) -> str:
-    """Which key-encryption key a stored record needs, so that a rotation finds what is left.
-
-    Raises:
-        SealError: it is no sealed record.
-    """
-    return _read(stored).key_id
 
 
 def _read(stored: bytes) -> _Record:

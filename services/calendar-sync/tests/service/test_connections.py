@@ -5,10 +5,14 @@ from typing import Any
 import msgspec
 import pytest
 from peers import PASSWORD, USER, CalendarServer
-from world import HOST, World, at, shown, span, tomorrow
+from world import HOST, KEY, TENANT, World, at, shown, span, tomorrow
 
+from kalends_calendar_sync import vault
+from kalends_calendar_sync.store import calendars
 from kalends_shared.contracts.calendars import CalendarState
 from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.rewrapping import rewrap
+from kalends_shared.seal import Keyring
 
 BODY = {
     "host_id": HOST,
@@ -129,6 +133,18 @@ async def test_a_new_password_is_tried_at_once(world: World, radicale: CalendarS
     await world.read()
     assert (await world.calendar(made))["status"] == "connected"
     assert await world.busy() == [span(NOON)]
+
+
+async def test_a_change_under_way_leaves_a_password_as_a_rotation_of_keys_has_sealed_it(world: World) -> None:
+    params = {"id": shown(await world.calendars.create(world.call(BODY)))["id"]}
+    read_before = await calendars.find(world.db.pool, TENANT, params["id"])
+    assert read_before is not None
+    newest = Keyring.generate()
+    assert (await rewrap(world.db, Keyring.parse(f"{newest},{KEY}"), vault.SEALED)).changed == 1
+    async with world.db.transaction() as conn:
+        await calendars.change(conn, world.call(), read_before, [calendars.event(read_before, "calendar.updated", {})])
+    sealed = await world.db.pool.fetchval("SELECT sealed FROM calendars")
+    assert vault.opened(Keyring.parse(newest), sealed, TENANT, params["id"], read_before.credentials) == PASSWORD
 
 
 async def test_another_url_is_another_calendar(world: World, radicale: CalendarServer) -> None:

@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "tail": "what happens, event by event",
     "replay": "have the last days' events published again",
     "rebuild": "make read models again out of the events, and put right what differs",
+    "rewrap": "put stored secrets under the newest secret key",
     "listen": "bring a test account's events to a receiver on this machine",
     "doctor": "what ails the installation: events not applied, consumers that lag",
 }

@@ -20,9 +20,10 @@ INSERT: Final = f"""
 INSERT INTO calendars ({_COLUMNS})
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 """  # noqa: S608 (our own column names)
+# A password that was not changed stays as it is sealed now, which a rotation of keys may have done since it was read.
 UPDATE: Final = """
-UPDATE calendars SET url = $3, username = $4, sealed = $5, credentials = $6, reads_busy = $7, writes_bookings = $8,
-    status = $9, last_synced_at = $10, stale_since = $11, metadata = $12, host_zone = $13, version = $14,
+UPDATE calendars SET url = $3, username = $4, sealed = CASE credentials WHEN $6 THEN sealed ELSE $5 END, credentials = $6,
+    reads_busy = $7, writes_bookings = $8, status = $9, last_synced_at = $10, stale_since = $11, metadata = $12, host_zone = $13, version = $14,
     stream_version = $15, updated_at = $16
 WHERE tenant_id = $1 AND id = $2
 """

@@ -18,6 +18,7 @@ from kalends_webhooks.delivery.job import Job, Lane
 from kalends_webhooks.domain import signing
 from kalends_webhooks.domain.subscription import Subscription
 from kalends_webhooks.store import subscriptions
+from kalends_webhooks.vault import belongs_to
 
 MOST: Final = 20_000
 
@@ -45,11 +46,6 @@ class Target(Struct, frozen=True):
     def keys_at(self, now: datetime) -> tuple[signing.Key, ...]:
         """The keys of the live secrets, the newest first."""
         return (self.key, *(key for key, until in self.retiring if now < until))
-
-
-def belongs_to(tenant_id: str, webhook_id: str) -> str:
-    """What a sealed webhook secret is bound to."""
-    return f"{tenant_id}|{webhook_id}|secret"
 
 
 def ed25519(seed: bytes) -> Callable[[bytes], bytes]:

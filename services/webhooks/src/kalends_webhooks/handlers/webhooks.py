@@ -20,11 +20,11 @@ from kalends_shared.db import Connection, Database
 from kalends_shared.idempotency import idempotent
 from kalends_shared.net import AddressNotAllowedError, Policy, UrlNotAllowedError
 from kalends_shared.seal import Keyring
-from kalends_webhooks.delivery.targets import belongs_to
 from kalends_webhooks.domain import subscription as rules
 from kalends_webhooks.domain.signing import Brand
 from kalends_webhooks.domain.subscription import Subscription
 from kalends_webhooks.store import feed, subscriptions
+from kalends_webhooks.vault import belongs_to
 
 RESOLVE_SECONDS: Final = 1.0
 
