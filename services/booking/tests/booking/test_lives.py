@@ -95,6 +95,49 @@ async def test_who_did_it_and_why_is_in_the_history(client: Client) -> None:
     assert {row["actor"]["type"] for row in (await history(client, other))["data"][1:]} == {"system"}
 
 
+async def test_what_time_has_done_is_nobodys_also_where_a_command_comes_before_the_timer(
+    client: Client, quotes: AlwaysOpen
+) -> None:
+    """No worker fires timers here: it is the commands that find out what time has made of their bookings."""
+    key = Actor(type="key", id="key_1", name="Back end")
+
+    async def told(booking_id: str) -> list[tuple[str, str, str | None]]:
+        rows = (await history(client, booking_id))["data"][1:]
+        return [(row["type"], row["actor"]["type"], row["actor"]["id"]) for row in rows]
+
+    def did(type_: str) -> tuple[str, str, str]:
+        return type_, "key", "key_1"
+
+    def became(*types_: str) -> list[tuple[str, str, None]]:
+        return [(type_, "system", None) for type_ in types_]
+
+    missed, back, moved = [(await client.book(NOON + HALF_HOUR * n)).body["id"] for n in range(3)]
+    series = (await client.book(NOON + 3 * HALF_HOUR, recurrence={"rrule": "FREQ=DAILY;COUNT=2"})).body["series"]
+    quotes.event_types["evt_visit"] = event_type("hst_bob", requires_confirmation=True, confirmation_expires_minutes=60)
+    unanswered = (await client.book()).body["id"]
+    client.now = NOON + HALF_HOUR * 3 / 2
+    await client.act(missed, "no_show", actor=key)
+    await client.act(back, "no_show", actor=key)
+    client.now = NOON + HALF_HOUR * 5 / 2
+    await client.act(back, "undo_no_show", actor=key)
+    quotes.event_types["evt_visit"] = event_type("hst_ann", "hst_bob", assignment="any")
+    await client.act(moved, "reassign", {"host_id": "hst_bob"}, actor=key)
+    await client.act(moved, "reschedule", {"start_at": NOON + 10 * HALF_HOUR}, actor=key)
+    await client.act(unanswered, "payment", {"status": "failed"}, actor=key)
+    client.now = NOON + HALF_HOUR * 7 / 2
+    first, second = series["booking_ids"]
+    await client.act(second, "cancel", {"scope": "all"}, actor=key)
+
+    over = became("meeting.started", "meeting.ended", "booking.completed")
+    assert await told(missed) == [*over, did("booking.no_show")]
+    begun, *ended = over
+    assert await told(back) == [begun, did("booking.no_show"), did("booking.no_show_undone"), *ended]
+    assert await told(moved) == [begun, did("booking.reassigned"), did("booking.rescheduled")]
+    assert await told(unanswered) == [*became("booking.declined"), did("payment.updated")]
+    assert await told(first) == [begun, did("booking.cancelled")]
+    assert await told(second) == [did("booking.cancelled")]
+
+
 async def test_a_booking_is_held_where_its_event_type_says(client: Client, quotes: AlwaysOpen) -> None:
     link = "https://meet.test/{booking_id}?x=1"
     quotes.location = Location(

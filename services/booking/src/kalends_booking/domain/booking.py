@@ -112,7 +112,7 @@ def caught_up(state: BookingState, now: datetime) -> tuple[BookingState, tuple[C
     """The booking as time has made it, and the events by which: what its timers tell, should they be late."""
     changes: tuple[Change, ...] = ()
     while (timer := next_timer(state)) is not None and timer.due_at <= now:
-        made = _happen(state, max(timer.due_at, state.updated_at), *_DUE[timer.kind])
+        made = _happen(state, max(timer.due_at, state.updated_at), *_DUE[timer.kind], by_time=True)
         state, changes = _after(made), changes + made
     return state, changes
 
@@ -225,13 +225,13 @@ def _append(state: BookingState, late: tuple[Change, ...], now: datetime, event:
     return _decided(_after(changes), changes)
 
 
-def _happen(state: BookingState, at: datetime, *events: Event) -> tuple[Change, ...]:
+def _happen(state: BookingState, at: datetime, *events: Event, by_time: bool = False) -> tuple[Change, ...]:
     """One action by all of its events."""
     changes = []
     after = state
     for event in events:
         after = evolve(after, event, at)
-        changes.append(Change(state, event, after, at))
+        changes.append(Change(state, event, after, at, by_time))
     return tuple(changes)
 
 

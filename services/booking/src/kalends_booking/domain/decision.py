@@ -19,6 +19,7 @@ State = BookingState | HoldState
 class Change(NamedTuple):
     """An event of a stream, with the states before (None: it begins the stream) and after it, and when it occurred.
 
+    `by_time`: nobody did it; its timer tells it, or a command that comes before the timer.
     What one action tells by several events is `before` and `after` that action in each of them, but for the version.
     """
 
@@ -26,6 +27,7 @@ class Change(NamedTuple):
     event: Event
     after: State
     at: datetime
+    by_time: bool = False
 
 
 class Claim(NamedTuple):

@@ -38,7 +38,7 @@ def tick(state: HoldState, now: datetime) -> Decision | None:
     """What its timer does; None where the hold is no longer active."""
     if state.status != "active" or now < state.expires_at:
         return None
-    return _free(state, HoldExpired(), max(state.expires_at, state.updated_at))
+    return _free(state, HoldExpired(), max(state.expires_at, state.updated_at), by_time=True)
 
 
 def release(state: HoldState, now: datetime) -> Decision:
@@ -81,8 +81,8 @@ def conversion(state: HoldState | None, request: BookingIn, booking_id: str, now
     return Change(state, event, evolve(state, event, now), now)
 
 
-def _free(state: HoldState, event: Event, at_: datetime) -> Decision:
-    change = Change(state, event, evolve(state, event, at_), at_)
+def _free(state: HoldState, event: Event, at_: datetime, *, by_time: bool = False) -> Decision:
+    change = Change(state, event, evolve(state, event, at_), at_, by_time)
     return Decision(
         choices=(Choice(changes=(change,)),), frees=(state.id,), locks=(*state.host_ids, *_resources(state))
     )

@@ -12,11 +12,8 @@ from kalends_shared import event_store, positions, timers
 from kalends_shared.contracts.accounts import ClockMove, ClockMoved
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.decode import decode
-from kalends_shared.contracts.events import Actor
 from kalends_shared.db import Connection
 from kalends_shared.timers import Timer
-
-SYSTEM = Actor(type="system", name="timer")
 
 
 async def fire(conn: Connection, due: Sequence[Timer]) -> Collection[Timer]:
@@ -39,7 +36,7 @@ async def fire(conn: Connection, due: Sequence[Timer]) -> Collection[Timer]:
             for key in (*decision.locks, *(change.after.id for change in decision.choices[0].changes))
         ],
     )
-    moved = await commit_due(conn, decided, SYSTEM)
+    moved = await commit_due(conn, decided)
     return [timer for timer in due if timer.tenant_id in moved]
 
 

@@ -22,13 +22,15 @@ from kalends_shared.event_store import Position
 COMMIT: Final = """
 SELECT outcome, choice, tx, position, rule, person_id, request_hash, status, error, headers, body
 FROM commit_command($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-    $22, $23)
+    $22, $23, $24)
 """
 
 COMMIT_DUE: Final = "SELECT commit_due($1, $2, $3, $4, $5, $6, $7, $8)"
 
 Render = Callable[[Choice], bytes]
 _encode: Final = msgspec.json.Encoder().encode
+# The actor of what nobody did.
+TIME: Final = _encode(Actor(type="system", name="timer"))
 
 
 class Keyed(Struct, frozen=True, kw_only=True):
@@ -111,6 +113,7 @@ async def commit(
         due,
         kinds,
         cancelled,
+        writes.actors,
     )
     assert row is not None
     kind = row["outcome"]
@@ -127,7 +130,7 @@ async def commit(
     )
 
 
-async def commit_due(conn: Connection, decided: Mapping[str, Decision], actor: Actor) -> set[str]:
+async def commit_due(conn: Connection, decided: Mapping[str, Decision]) -> set[str]:
     """Commits what time has done, by tenant, under the locks of it all; `conn` is in the transaction that holds them.
 
     No decision may offer or take places. Timers that end are left to the caller, whose firing removes them. Gives the
@@ -145,7 +148,7 @@ async def commit_due(conn: Connection, decided: Mapping[str, Decision], actor: A
     moved = await conn.fetchval(
         COMMIT_DUE,
         tenants,
-        _encode(actor),
+        TIME,
         telemetry.traceparent(),
         writes.changes,
         writes.bookings,
@@ -157,10 +160,14 @@ async def commit_due(conn: Connection, decided: Mapping[str, Decision], actor: A
 
 
 class _Writes:
-    """The rows of decisions, each marked with its choice (0 where there is but one), or with whose decision it is."""
+    """The rows of decisions, each marked with its choice (0 where there is but one), or with whose decision it is.
+
+    `actors` are those of the changes, None where that is whoever commits them.
+    """
 
     def __init__(self) -> None:
         self.changes: list[tuple[Any, ...]] = []
+        self.actors: list[bytes | None] = []
         self.bookings: list[tuple[Any, ...]] = []
         self.holds: list[tuple[Any, ...]] = []
 
@@ -174,6 +181,7 @@ class _Writes:
             self.changes.append(
                 (n, after.id, after.version, change.at, event.id, event.type, event.schema_version, event.data, state)
             )
+            self.actors.append(TIME if change.by_time else None)
         for after, state in last.values():
             if isinstance(after, BookingState):
                 self.bookings.append(booking_row(n, after, state))
