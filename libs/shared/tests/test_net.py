@@ -1,7 +1,9 @@
 """The address policy, and that what dials obeys it on the address that is dialled."""
 
 import asyncio
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from kalends_shared import net
+from kalends_shared.service import run_loop
 
 CLOSED = [
     "0.0.0.0",
@@ -162,18 +165,17 @@ class Names:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[list[str]]]) -> None:
         self.answers, self.asked = answers, 0
-        loop = asyncio.get_running_loop()
-        real = loop.getaddrinfo
+        real = socket.getaddrinfo
 
-        async def getaddrinfo(host: Any, port: Any, **more: Any) -> Any:
+        def getaddrinfo(host: Any, port: Any, *rest: Any, **more: Any) -> Any:
             if host not in self.answers:
-                return await real(host, port, **more)
+                return real(host, port, *rest, **more)
             self.asked += 1
             found = self.answers[host]
             addresses = found.pop(0) if len(found) > 1 else found[0]
             return [(0, 1, 6, "", (a, port)) for a in addresses]
 
-        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 @pytest.fixture
@@ -212,6 +214,42 @@ async def test_a_name_is_resolved_once_and_what_was_judged_is_dialled(
     async with net.client(net.Policy(["127.0.0.1/32"], allow_http=True)) as http:
         answer = await http.get(f"http://turning.test:{port}/hook")
     assert (answer.status_code, names.asked, got) == (302, 1, [b"GET /hook HTTP/1.1"]), "and no redirect is followed"
+
+
+def test_a_name_whose_server_hangs_holds_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the loop that services run on, whose own resolver has two."""
+    real, hung = socket.getaddrinfo, threading.Event()
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, *rest: Any, **more: Any) -> Any:
+        asked.append(host)
+        if host == "hung.test":
+            hung.wait()
+            raise socket.gaierror("no such name")
+        return real(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(net, "RESOLVERS", 2)
+
+    async def resolve() -> None:
+        policy = net.Policy(["127.0.0.0/8"])
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await asyncio.gather(*(policy.resolve("hung.test", 443) for _ in range(3)))
+        async with asyncio.timeout(60):
+            assert await policy.resolve("127.0.0.1", 443) == ["127.0.0.1"]
+            waiting = asyncio.create_task(policy.resolve("hung.test", 443))
+            await asyncio.sleep(0)
+            hung.set()
+            with pytest.raises(socket.gaierror):
+                await waiting
+
+    try:
+        run_loop(resolve)
+    finally:
+        hung.set()
+    assert asked == ["hung.test", "127.0.0.1"]
 
 
 async def test_no_proxy_of_the_environment_is_used(

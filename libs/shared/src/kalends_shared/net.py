@@ -10,6 +10,8 @@ import re
 import socket
 import ssl
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -20,6 +22,7 @@ import httpx
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
+RESOLVERS: Final = 256
 _CLOSED_V4: Final = tuple(
     IPv4Network(net)
     for net in (
@@ -55,6 +58,8 @@ class Policy:
         """
         self._allow: tuple[Network, ...] = tuple(ip_network(net) for net in allow)
         self._allow_http = allow_http
+        self._resolvers = ThreadPoolExecutor(RESOLVERS, "resolve")
+        self._lookups: dict[tuple[str, int], asyncio.Future[list[Any]]] = {}
 
     def allows(self, address: Address) -> bool:
         """Tells whether an address may be dialled; one that embeds an IPv4 address is judged by that."""
@@ -102,12 +107,31 @@ class Policy:
             AddressNotAllowedError: it has none.
             OSError: the name cannot be resolved.
         """
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await self._lookup(host, port)
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         allowed = [text for text in addresses if self.allows(ip_address(text.partition("%")[0]))]
         if not allowed:
             raise AddressNotAllowedError(f"{host} leads to no address that may be called")
         return allowed
+
+    async def _lookup(self, host: str, port: int) -> list[Any]:
+        """What the resolver says, as a lookup holds a thread until its name server has answered.
+
+        A name whose server hangs must not hold them all: it has one at a time, and who gives up leaves it to the next. Nor
+        are the threads the loop's own: of uvloop's four, two may wait for names.
+        """
+        key = (host, port)
+        lookup = self._lookups.get(key)
+        if lookup is None:
+            ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            lookup = self._lookups[key] = asyncio.get_running_loop().run_in_executor(self._resolvers, ask)
+            lookup.add_done_callback(partial(self._looked_up, key))
+        return await asyncio.shield(lookup)
+
+    def _looked_up(self, key: tuple[str, int], done: "asyncio.Future[list[Any]]") -> None:
+        del self._lookups[key]
+        if not done.cancelled():
+            done.exception()  # told to those who still wait, if any do
 
     async def connect(
         self, host: str, port: int, tls: ssl.SSLContext | None = None

@@ -1,11 +1,9 @@
 """The webhooks service: settings -> adapters -> handlers -> serve. Role `dispatch` makes events and serves, `deliver` sends."""
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 from nats import errors as nats_errors
@@ -39,7 +37,6 @@ from kalends_webhooks.settings import WebhooksSettings
 from kalends_webhooks.subscribers import Subscribers
 from kalends_webhooks.upkeep import Upkeep
 
-RESOLVERS = 128
 LEAVING_SECONDS = 2.0  # for giving back what could not end
 SOURCES = ("booking", "calendar")
 DUE = "kalends.nudge.deliveries"
@@ -81,8 +78,6 @@ async def main(service: Service[WebhooksSettings]) -> None:
     brand = settings.headers()
 
     if settings.role in {"all", "deliver"}:
-        # Names are resolved in threads; a name server that hangs must not keep those of other receivers waiting.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(RESOLVERS, "resolve"))
         client = HttpClient(Dialer(policy, proxy=settings.proxy()))
         worker = Worker(
             db,

@@ -189,18 +189,17 @@ class Dns:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **answers: list[list[str]]) -> None:
         self.answers = {f"{name}.test": turns for name, turns in answers.items()}
         self.asked: list[str] = []
-        loop = asyncio.get_running_loop()
-        real = loop.getaddrinfo
+        real = socket.getaddrinfo
 
-        async def getaddrinfo(host: Any, port: Any, **more: Any) -> Any:
+        def getaddrinfo(host: Any, port: Any, *rest: Any, **more: Any) -> Any:
             if host not in self.answers:
-                return await real(host, port, **more)
+                return real(host, port, *rest, **more)
             self.asked.append(host)
             turns = self.answers[host]
             found = turns.pop(0) if len(turns) > 1 else turns[0]
             return [(socket.AF_INET6 if ":" in one else socket.AF_INET, 1, 6, "", (one, port)) for one in found]
 
-        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 async def test_no_name_leads_to_an_address_that_is_not_public(monkeypatch: pytest.MonkeyPatch, receiver: Receiver):
