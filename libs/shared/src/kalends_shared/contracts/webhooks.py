@@ -36,7 +36,6 @@ Subscribable = Literal[("*", *EVENT_TYPES)]  # type: ignore[valid-type]
 Profile = Literal["kalends", "timestamped", "sha256-prefixed", "hex", "sha256-bare"]
 Signature = Profile
 Payload = Literal["kalends", "service", "trigger"]
-HeaderValue = Annotated[str, Meta(max_length=1000)]
 
 
 class WebhookFilters(Struct, kw_only=True, frozen=True):
@@ -93,10 +92,6 @@ class Webhook(Struct, kw_only=True):
 
 class RotateIn(Struct, kw_only=True):
     immediate: bool = False
-
-
-class RetryIn(Struct, kw_only=True):
-    """Nothing can be said of how a delivery is tried again."""
 
 
 class TestIn(Struct, kw_only=True):

@@ -5,15 +5,13 @@ under an opaque `ref` that stays the same for as long as the object exists, with
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
 Code = Literal[
     "unauthorized", "forbidden", "not_found", "conflict", "rate_limited", "unreachable", "bad_answer", "not_allowed"
 ]
-# What does not get better by trying soon again: somebody has to change something first.
-TERMINAL: Final = frozenset({"unauthorized", "forbidden", "not_found", "not_allowed"})
 
 
 class ProviderError(Exception):

@@ -27,7 +27,8 @@ SELECT n.tenant_id, n.booking_id, n.calendar_id, n.uid, b.shape_rev, true, now()
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS n (tenant_id, booking_id, calendar_id, uid)
 JOIN bookings b ON b.tenant_id = n.tenant_id AND b.id = n.booking_id
 ON CONFLICT (tenant_id, booking_id, calendar_id) DO UPDATE SET desired = true,
-    desired_rev = greatest(excluded.desired_rev, m.desired_rev + 1), wake_at = now(), attempts = 0, corrections = 0, dead = false, error = NULL
+    desired_rev = greatest(excluded.desired_rev, m.desired_rev + 1), wake_at = now(), attempts = 0, corrections = 0,
+    dead = false, error = NULL
 """
 UPSERT_EVENTS: Final = """
 INSERT INTO calendar_events (tenant_id, id, calendar_id, host_id, source, status, title, start_at, end_at, all_day, busy,
@@ -90,14 +91,11 @@ UPDATE mirrors SET lease_until = NULL, attempts = attempts + 1, error = $6, dead
     wake_at = CASE WHEN $7 AND desired_rev = $9 THEN NULL ELSE now() + make_interval(secs => $5) END
 WHERE tenant_id = $1 AND booking_id = $2 AND calendar_id = $3 AND fence = $4
 """
-OWN: Final = """
+_OWN: Final = """
 SELECT uid, booking_id, calendar_id, ref, etag, desired, desired_rev, applied_rev, written_hash, wake_at IS NULL AS idle
-FROM mirrors WHERE tenant_id = $1 AND uid = ANY ($2)
-"""
-IN_CALENDAR: Final = """
-SELECT uid, booking_id, calendar_id, ref, etag, desired, desired_rev, applied_rev, written_hash, wake_at IS NULL AS idle
-FROM mirrors WHERE tenant_id = $1 AND calendar_id = $2 AND ref = ANY ($3)
-"""
+FROM mirrors WHERE tenant_id = $1 AND """
+OWN: Final = _OWN + "uid = ANY ($2)"
+IN_CALENDAR: Final = _OWN + "calendar_id = $2 AND ref = ANY ($3)"
 SEEN: Final = """
 UPDATE mirrors SET etag = $4 WHERE tenant_id = $1 AND uid = $2 AND applied_rev = $3 AND wake_at IS NULL
 """

@@ -1,6 +1,5 @@
 """API keys: made, read, listed, rolled, revoked."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,8 +18,6 @@ from kalends_shared.contracts.errors import not_found
 from kalends_shared.contracts.ids import new_id
 from kalends_shared.db import Connection, Database
 from kalends_shared.idempotency import idempotent
-
-KeyType = Callable[[Call], Awaitable[str]]
 
 
 class KeyOrder(msgspec.Struct):

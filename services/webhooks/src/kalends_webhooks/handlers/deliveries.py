@@ -12,7 +12,7 @@ from kalends_shared.contracts.call import Call, Reply, encoded
 from kalends_shared.contracts.decode import decode, query
 from kalends_shared.contracts.endpoints import NoBody
 from kalends_shared.contracts.errors import not_found
-from kalends_shared.contracts.webhooks import DeliveriesQuery, Delivery, Replayed, ReplayIn, RetryIn, TestIn
+from kalends_shared.contracts.webhooks import DeliveriesQuery, Delivery, Replayed, ReplayIn, TestIn
 from kalends_shared.db import Connection, Database
 from kalends_shared.idempotency import idempotent
 from kalends_shared.positions import PositionWatch, wait_for
@@ -57,8 +57,6 @@ class Deliveries:
         return Reply(body=await self._one(self._db.pool, call))
 
     async def retry(self, call: Call) -> Reply:
-        decode(call.body, RetryIn)
-
         decode(call.body, NoBody)
 
         async def again(conn: Connection) -> Reply:

@@ -10,32 +10,26 @@ from kalends_shared.contracts.webhooks import WebhookIn
 from kalends_shared.db import Connection
 from kalends_webhooks.domain.subscription import Retiring, Subscription
 
-OF_TENANTS: Final = """
-SELECT f.tenant_id AS feed, f.subscriptions_version, s.tenant_id, s.id, s.version, s.created_at, s.updated_at, s.wanted, s.disabled_reason, s.secret,
-    s.secret_hint, s.previous_secret, s.previous_until, s.earlier_secrets, s.earlier_until
+_COLUMNS: Final = """s.tenant_id, s.id, s.version, s.created_at, s.updated_at, s.wanted, s.disabled_reason, s.secret,
+    s.secret_hint, s.previous_secret, s.previous_until, s.earlier_secrets, s.earlier_until"""
+OF_TENANTS: Final = f"""
+SELECT f.tenant_id AS feed, f.subscriptions_version, {_COLUMNS}
 FROM feeds f LEFT JOIN subscriptions s ON s.tenant_id = f.tenant_id
 WHERE f.tenant_id = ANY ($1)
-"""
-ONE: Final = """
-SELECT s.tenant_id, s.id, s.version, s.created_at, s.updated_at, s.wanted, s.disabled_reason, s.secret,
-    s.secret_hint, s.previous_secret, s.previous_until, s.earlier_secrets, s.earlier_until
-FROM subscriptions s WHERE s.tenant_id = $1 AND s.id = $2
-"""
-LOCKED: Final = ONE + "FOR NO KEY UPDATE"
-MANY: Final = """
-SELECT s.tenant_id, s.id, s.version, s.created_at, s.updated_at, s.wanted, s.disabled_reason, s.secret,
-    s.secret_hint, s.previous_secret, s.previous_until, s.earlier_secrets, s.earlier_until
+"""  # noqa: S608 (our own column names, here and below)
+ONE: Final = f"SELECT {_COLUMNS} FROM subscriptions s WHERE s.tenant_id = $1 AND s.id = $2"  # noqa: S608
+LOCKED: Final = ONE + " FOR NO KEY UPDATE"
+MANY: Final = f"""
+SELECT {_COLUMNS}
 FROM unnest($1::text[], $2::text[]) AS w (tenant_id, id)
 JOIN subscriptions s ON s.tenant_id = w.tenant_id AND s.id = w.id
-"""
+"""  # noqa: S608
 EXISTS: Final = "SELECT EXISTS (SELECT 1 FROM subscriptions WHERE tenant_id = $1 AND id = $2)"
-PAGE: Final = """
-SELECT s.tenant_id, s.id, s.version, s.created_at, s.updated_at, s.wanted, s.disabled_reason, s.secret,
-    s.secret_hint, s.previous_secret, s.previous_until, s.earlier_secrets, s.earlier_until
-FROM subscriptions s
+PAGE: Final = f"""
+SELECT {_COLUMNS} FROM subscriptions s
 WHERE s.tenant_id = $1 AND ($2::timestamptz IS NULL OR (s.created_at, s.id) < ($2, $3))
 ORDER BY s.created_at DESC, s.id DESC LIMIT $4 OFFSET $5
-"""
+"""  # noqa: S608
 COUNT: Final = "SELECT count(*) FROM subscriptions WHERE tenant_id = $1"
 INSERT: Final = """
 INSERT INTO subscriptions (tenant_id, id, version, created_at, updated_at, wanted, secret, secret_hint, max_in_flight,
