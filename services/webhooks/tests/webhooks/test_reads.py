@@ -8,9 +8,9 @@ import pytest
 from kalends_shared.contracts import ids
 from kalends_shared.db import Connection
 from kalends_webhooks.domain.derive import Drafted
-from kalends_webhooks.store import feed, queue
+from kalends_webhooks.store import deliveries, feed, queue
 from kalends_webhooks.store.feed import Planned
-from kalends_webhooks.store.queue import Wanted
+from kalends_webhooks.store.queue import Ended, Wanted
 
 from .rig import Rig
 from .test_claiming import EVENTS, LOG, QUEUE, Read, read
@@ -20,6 +20,7 @@ BIG = "acc_big-live"
 PERSONS = """
 INSERT INTO erased (tenant_id, person_id) SELECT $1, 'per_' || n FROM generate_series(1, 2_000) AS n
 """
+DUE = "UPDATE queue SET due_at = now() WHERE tenant_id = $1 AND webhook_id = $2 AND seq < 50"
 OF_PERSONS = "UPDATE public_events SET person_id = 'per_' || seq WHERE tenant_id = $1"
 
 
@@ -33,8 +34,7 @@ async def filled(rig: Rig, tenant: str) -> None:
         for n in range(3):
             await owner.execute(QUEUE, tenant, f"whk_{tenant}_{n}", 1, 1_000, 2_000)
         await owner.execute("UPDATE queue SET due_at = now() + interval '1 minute' WHERE tenant_id = $1", tenant)
-        if tenant == BIG:
-            await owner.execute(LOG, tenant, 5_000)
+        await owner.execute(LOG, tenant, 5_000)
 
 
 @pytest.fixture(params=["empty", "as they are", "of another account"])
@@ -110,11 +110,48 @@ async def test_events_that_are_there_are_found_by_their_ids(conn: Connection):
     assert (found.events, found.queue, found.whole_tables) == (1, 0, 0)
 
 
+async def test_claiming_ending_and_giving_back_read_what_they_take(conn: Connection):
+    webhook = f"whk_{NEW}_0"
+    await conn.execute(DUE, NEW, webhook)
+    claimed = []
+
+    async def claims() -> None:
+        claimed.extend(await queue.claim(conn, [Wanted(NEW, webhook, 10, 50)], "me.1"))
+
+    async def ends() -> None:
+        ended = [Ended(NEW, row["id"], "me.1", "succeeded", None, b"[]") for row in claimed[:9]]
+        assert len(await queue.finish(conn, ended, datetime.now(UTC))) == 9
+
+    async def gives_back() -> None:
+        await queue.give_back(conn, NEW, claimed[9]["id"], "me.1", 0.0)
+
+    by_claim = await counted(conn, claims)
+    assert (len(claimed), by_claim.queue, by_claim.log, by_claim.whole_tables) == (10, 20, 0, 0)
+    assert by_claim.events <= 10
+    assert await counted(conn, ends) == Read(queue=9, events=0, log=0, whole_tables=0)
+    assert await counted(conn, gives_back) == Read(queue=1, events=0, log=0, whole_tables=0)
+    assert await conn.fetchval("SELECT claim IS NULL FROM queue WHERE id = $1", claimed[9]["id"])
+
+
+async def test_a_delivery_is_read_by_its_id(conn: Connection):
+    waits = await conn.fetchval("SELECT max(id) FROM queue WHERE tenant_id = $1", NEW)
+    ended = await conn.fetchval("SELECT max(id) FROM deliveries WHERE tenant_id = $1", NEW)
+
+    async def read_them() -> None:
+        for one in (waits, ended):
+            assert await deliveries.one(conn, NEW, one) is not None
+
+    async def retries() -> None:
+        for one in (waits, ended):
+            await deliveries.retry(conn, NEW, one)
+
+    assert await counted(conn, read_them) == Read(queue=1, events=0, log=1, whole_tables=0)
+    assert await counted(conn, retries) == Read(queue=1, events=0, log=1, whole_tables=0)
+
+
 async def test_a_bound_is_judged_by_what_is_in_flight(conn: Connection):
     webhook = f"whk_{NEW}_0"
-    await conn.execute(
-        "UPDATE queue SET due_at = now() WHERE tenant_id = $1 AND webhook_id = $2 AND seq < 50", NEW, webhook
-    )
+    await conn.execute(DUE, NEW, webhook)
     assert len(await queue.claim(conn, [Wanted(NEW, webhook, 3, 50)], "me.1")) == 3
 
     async def asks() -> None:
@@ -128,9 +165,7 @@ async def test_a_bound_is_judged_by_what_is_in_flight(conn: Connection):
 
 async def test_what_a_dead_worker_held_is_found_without_a_look_at_what_waits(conn: Connection):
     webhook = f"whk_{NEW}_0"
-    await conn.execute(
-        "UPDATE queue SET due_at = now() WHERE tenant_id = $1 AND webhook_id = $2 AND seq < 50", NEW, webhook
-    )
+    await conn.execute(DUE, NEW, webhook)
     await queue.lives(conn, "dead", None)
     assert len(await queue.claim(conn, [Wanted(NEW, webhook, 3, 50)], "dead.1")) == 3
     assert len(await queue.claim(conn, [Wanted(NEW, webhook, 3, 50)], "lives.1")) == 3
