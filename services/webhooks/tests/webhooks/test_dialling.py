@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -149,6 +149,27 @@ async def test_a_silent_address_leaves_time_for_the_next(certificate: Path):
         with pytest.raises(Failed, match="timeout"):
             await Client(Dialer(Names({"hook.test": ["127.0.0.2"] * 2}), trusting)).post(url, REQUEST, 0.5)
         server.close()
+
+
+async def test_a_receiver_that_does_not_read_is_hung_up_on():
+    """What is sent is more than the sockets between hold, so that it cannot even be written."""
+    timed_out, gone = asyncio.Event(), asyncio.Event()
+
+    async def asleep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await timed_out.wait()
+        with suppress(ConnectionResetError):
+            while await reader.read(65_536):
+                continue
+        gone.set()
+        writer.close()
+
+    server = await asyncio.start_server(asleep, "127.0.0.1", 0)
+    url = parse_url(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    with pytest.raises(Failed, match="timeout"):
+        await Client(Dialer(POLICY)).post(url, REQUEST + bytes(32 << 20), 1)
+    timed_out.set()
+    await asyncio.wait_for(gone.wait(), 60)
+    server.close()
 
 
 async def test_of_a_names_addresses_only_the_allowed_are_dialled(receiver: Receiver):

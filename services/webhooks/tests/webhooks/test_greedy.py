@@ -35,6 +35,10 @@ class Greedy:
             ),
             "/until-closed": lambda writer: self._send(writer, OK + b"\r\n", CHUNK),
             "/head": lambda writer: self._send(writer, OK, b"X: " + CHUNK + b"\r\n"),
+            "/interim": lambda writer: self._send(writer, b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000),
+            "/trailers": lambda writer: self._send(
+                writer, OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"T: 1\r\n" * 40_000
+            ),
             "/bomb": self._bomb,
             "/drip": lambda writer: self._drip(writer, OK + b"Content-Length: %d\r\n\r\n" % GIGABYTE, b"."),
             "/drip-chunk": lambda writer: self._drip(writer, OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n.\r\n"),
@@ -90,7 +94,8 @@ async def test_a_worker_stays_small_whatever_receivers_answer(still: Rig, receiv
             log = await still.ended(webhooks[path], 3, seconds=120)
             attempt = log[-1]["attempts"][0]
             # A head that never ends is no answer; of all others the status counts.
-            outcome = {"/head": (None, "protocol_error"), "/drip-head": (None, "timeout")}.get(path, (200, None))
+            endless = (None, "protocol_error")
+            outcome = {"/head": endless, "/interim": endless, "/drip-head": (None, "timeout")}.get(path, (200, None))
             assert (attempt["status_code"], attempt["error"]) == outcome, path
             assert len(attempt["response_head"] or "") <= 2048
         memory = most_memory(worker)
