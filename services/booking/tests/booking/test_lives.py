@@ -7,7 +7,9 @@ import pytest
 
 from kalends_booking.store import rebuild
 from kalends_shared.contracts.availability import Location, PaymentTerms, Question
+from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.events import Actor
+from kalends_shared.contracts.quotes import Quote, QuoteRequest
 from kalends_shared.db import Database
 
 from .test_timers import advance, types
@@ -136,6 +138,42 @@ async def test_what_time_has_done_is_nobodys_also_where_a_command_comes_before_t
     assert await told(unanswered) == [*became("booking.declined"), did("payment.updated")]
     assert await told(first) == [begun, did("booking.cancelled")]
     assert await told(second) == [did("booking.cancelled")]
+
+
+async def test_a_booking_whose_event_type_was_deleted_meanwhile_lives_on(
+    client: Client, quotes: AlwaysOpen, db: Database
+) -> None:
+    """A quote may be older than the deletion; the booking made by it has its own copy of all that it needs."""
+    quote = quotes.quote
+
+    async def deleted_since(call: Call, request: QuoteRequest) -> Quote:
+        found = await quote(call, request)
+        quotes.event_types.pop("evt_visit", None)
+        return found
+
+    quotes.quote = deleted_since  # type: ignore[method-assign]
+    made = []
+    for n, settings in enumerate(({}, {}, {}, {"requires_confirmation": True})):
+        quotes.event_types["evt_visit"] = event_type(title="Gone", **settings)  # type: ignore[arg-type]
+        made.append((await client.book(NOON + HALF_HOUR * n)).body["id"])
+    moved, ended, missed, asked = made
+    assert not quotes.event_types
+    for action, body in (("reschedule", {"start_at": NOON + 9 * HALF_HOUR}), ("reassign", {"host_id": "hst_bob"})):
+        assert (await refusal(client.act(moved, action, body))).code == "inactive"
+    assert (await patch(client, moved, {"booker_name": "Grace", "answers": {"size": "L"}})).body[
+        "booker_name"
+    ] == "Grace"
+    assert (await client.act(asked, "approve")).body["status"] == "confirmed"
+    assert (await client.act(moved, "cancel")).body["status"] == "cancelled"
+    assert (await refusal(client.book())).code == "validation_failed"
+    await advance(client, NOON + 3 * HALF_HOUR)
+    assert (await client.act(missed, "no_show")).body["status"] == "no_show"
+    assert (await client.act(asked, "complete")).body["status"] == "completed"
+    states = {row["id"]: row["status"] for row in (await client.list())["data"]}
+    assert states == {moved: "cancelled", ended: "completed", missed: "no_show", asked: "completed"}
+    rows = await db.pool.fetch("SELECT DISTINCT state->'event_type'->>'title' FROM events")
+    assert [row[0] for row in rows] == ["Gone"]
+    assert await rebuild.rebuild(db) == await rebuild.misplaced(db) == []
 
 
 async def test_a_booking_is_held_where_its_event_type_says(client: Client, quotes: AlwaysOpen) -> None:

@@ -79,6 +79,8 @@ class AlwaysOpen:
         self.asked += 1
         await asyncio.sleep(0)
         kind = self.event_types.get(request.event_type_id)
+        if kind is None and request.booking_id is not None:
+            raise KalendsError("inactive", "The booking's event type has been deleted.")
         if kind is None:
             raise invalid("#/event_type_id", "not_found", "does not exist")
         if not kind.active:

@@ -40,6 +40,9 @@ class Quotes:
         asked = _QUOTE.decode(call.body)
         plan = await self._ctx.replica.plan(call.tenant, asked.event_type_id)
         if plan is None:
+            if asked.booking_id is not None:
+                # A booking outlives an event type that was deleted as it was made; to move it there are no rules left.
+                raise KalendsError("inactive", "The booking's event type has been deleted.")
             raise invalid("#/event_type_id", "not_found", "is not an event type here")
         kind = plan.event_type
         converts = asked.purpose == "book" and asked.hold_id is not None

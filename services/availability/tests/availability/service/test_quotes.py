@@ -106,6 +106,14 @@ async def test_a_moving_booking_keeps_its_length(api: Client) -> None:
     assert pointers(await refusal(api.quote(kind["id"], at(10), **fields))) == [("#/end_at", "invalid")]
 
 
+async def test_a_booking_whose_event_type_was_deleted_stays_where_it_is(api: Client) -> None:
+    kind = await api.event_type()
+    await api.delete("event_type", kind["id"])
+    for purpose in ("reschedule", "reassign"):
+        fields = {"booking_id": "bkg_one", "purpose": purpose}
+        assert (await refusal(api.quote(kind["id"], at(9), **fields))).code == "inactive"
+
+
 async def test_reassigning_judges_the_host_not_the_time(api: Client) -> None:
     kind = await api.event_type(await api.host(OFFICE), minimum_notice_minutes=60 * 24 * 30)
     fields = {"end_at": at(7.75), "purpose": "reassign"}
