@@ -15,7 +15,7 @@ from kalends_calendar_sync.push import Pusher
 from kalends_calendar_sync.reach import Reach
 from kalends_calendar_sync.schema import SCHEMA
 from kalends_shared.contracts import ids
-from kalends_shared.contracts.booking import BookingState, EventTypeSnapshot, HostSnapshot, PersonData, Policies
+from kalends_shared.contracts.booking import BookingState, EventTypeSnapshot, Guest, HostSnapshot, PersonData, Policies
 from kalends_shared.contracts.calendars import CalendarEventState
 from kalends_shared.contracts.call import Call, Reply
 from kalends_shared.contracts.errors import KalendsError
@@ -134,7 +134,8 @@ class World:
             policies=Policies(),
             **changes,
         )
-        person = PersonData(person_id="per_1", name="Ada Lovelace", email="ada@example.test")
+        guests = [Guest(name="Grace", email="grace@example.test"), Guest(email="alan@example.test")]
+        person = PersonData(person_id="per_1", name="Ada Lovelace", email="ada@example.test", guests=guests)
         await self.tell("booking.updated", booking_id, state, {"v_1": msgspec.Raw(msgspec.json.encode(person))}, tenant)
         return booking_id
 

@@ -34,6 +34,7 @@ async def test_a_booking_is_written_moved_and_removed(world: World, server: Cale
     await world.write()
     (text,) = server.items().values()
     assert "SUMMARY:First visit: Ada Lovelace" in text
+    assert "Grace <grace@example.test>\\nalan@example.test" in text.replace("\n ", "")
     assert f"X-KALENDS-BOOKING:{booking}" in text
     assert "ATTENDEE" not in text
     assert "ORGANIZER" not in text
@@ -360,6 +361,7 @@ async def test_an_erased_person_goes_from_the_calendar_too(world: World, radical
     (text,) = radicale.items().values()
     assert "SUMMARY:First visit\n" in text
     assert "Ada" not in text
+    assert "grace" not in text
     for table in ("bookings", "calendar_events"):
         everything = str([dict(row) for row in await world.db.pool.fetch(f"SELECT * FROM {table}")])
         assert booking in everything

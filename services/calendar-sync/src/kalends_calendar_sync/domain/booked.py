@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from kalends_calendar_sync.domain.content import Component, Property, escape, render
 from kalends_calendar_sync.domain.series import MARKER, Instance, Series
-from kalends_shared.contracts.booking import BookingState, PersonData
+from kalends_shared.contracts.booking import BookingState, Guest, PersonData
 
 REVISION: Final = "X-KALENDS-REVISION"
 # A booking that took place stays in the calendar, as it took place.
@@ -47,10 +47,14 @@ def shape_of(state: BookingState, person: PersonData | None) -> Shape:
         booker=person.name if person else None,
         email=person.email if person else None,
         phone=person.phone if person else None,
-        guests=[f"{guest.name} <{guest.email}>" if guest.name else guest.email for guest in person.guests] if person else [],
+        guests=[_told(guest) for guest in person.guests] if person else [],
         location=(place.address or place.name) if place else None,
         url=state.meeting_url,
     )
+
+
+def _told(guest: Guest) -> str:
+    return f"{guest.name} <{guest.email}>" if guest.name else guest.email
 
 
 def without_person(shape: Shape) -> Shape:
