@@ -16,6 +16,10 @@ class Probe(ServiceSettings, frozen=True, kw_only=True):
     on: Annotated[bool, Meta(description="A switch.")] = False
     ratio: Annotated[float, Meta(ge=0, le=1, description="A share.")] = 0.5
 
+    def __post_init__(self) -> None:
+        if "everywhere" in self.nets:
+            raise ValueError("KALENDS_NETS: everywhere is no network")
+
 
 def test_values_are_read_by_their_types() -> None:
     read = load(
@@ -44,6 +48,11 @@ def test_a_secret_may_stand_in_a_file_and_is_never_shown(tmp_path: Path) -> None
     read = load(Probe, {"KALENDS_DATABASE_URL_FILE": str(file)})
     assert read.database_url == URL
     assert "hunter2" not in repr(read)
+
+
+def test_what_a_kind_itself_finds_wrong_is_told_as_the_rest_is() -> None:
+    with pytest.raises(SettingsError, match="KALENDS_NETS: everywhere"):
+        load(Probe, {"KALENDS_DATABASE_URL": URL, "KALENDS_NETS": "everywhere"})
 
 
 def test_all_that_is_wrong_is_told_at_once_without_secrets() -> None:

@@ -107,7 +107,10 @@ def load(kind: type[T], environ: Mapping[str, str] = os.environ) -> T:
             wrong.append(f"{name}_FILE cannot be read: {error}")
     if wrong:
         raise SettingsError("\n".join(wrong))
-    return kind(**given)
+    try:
+        return kind(**given)
+    except ValueError as error:  # of its __post_init__, which finds what types cannot tell
+        raise SettingsError(str(error)) from error
 
 
 def describe(kind: type[Settings]) -> str:

@@ -20,7 +20,6 @@ from kalends_shared import events_rpc, idempotency, relay
 from kalends_shared.backends import open_backends, serve
 from kalends_shared.consumer import Consumer
 from kalends_shared.contracts.events import Envelope
-from kalends_shared.net import Policy
 from kalends_shared.relay import Relay
 from kalends_shared.rpc import RpcClient
 from kalends_shared.seal import Keyring
@@ -39,7 +38,7 @@ async def main(service: Service[CalendarSyncSettings]) -> None:
     nudge = partial(relay.nudge, bus, OWN)
 
     keyring = Keyring.parse(settings.secret_key)
-    policy = Policy(settings.allow_addresses, allow_http=settings.calendars_allow_http)
+    policy = settings.policy()
     reach = Reach(policy, keyring, settings.calendars_timeout_seconds)
     lease, room = settings.calendars_lease_seconds, settings.calendars_concurrency
 

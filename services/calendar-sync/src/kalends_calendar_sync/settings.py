@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from kalends_shared.net import Policy
 from kalends_shared.settings import ServiceSettings
 
 
@@ -30,3 +31,17 @@ class CalendarSyncSettings(ServiceSettings, frozen=True, kw_only=True):
     calendars_concurrency: Annotated[
         int, Meta(ge=1, le=100, description="Calendars read at a time, and bookings written, a process.")
     ] = 16
+
+    def __post_init__(self) -> None:
+        self.policy()
+
+    def policy(self) -> Policy:
+        """Which addresses may be called.
+
+        Raises:
+            ValueError: one of those allowed is no network.
+        """
+        try:
+            return Policy(self.allow_addresses, allow_http=self.calendars_allow_http)
+        except ValueError as error:
+            raise ValueError(f"KALENDS_ALLOW_ADDRESSES: {error}") from error

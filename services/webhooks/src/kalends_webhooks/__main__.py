@@ -13,7 +13,6 @@ from nats.aio.msg import Msg
 from kalends_shared import events_rpc, idempotency, telemetry
 from kalends_shared.backends import open_backends, serve
 from kalends_shared.consumer import Consumer
-from kalends_shared.net import Policy
 from kalends_shared.rpc import RpcClient
 from kalends_shared.seal import Keyring
 from kalends_shared.service import Service, run
@@ -74,7 +73,7 @@ async def main(service: Service[WebhooksSettings]) -> None:
     db, bus = await open_backends(service, SCHEMA)
     nudges = Nudges(bus)
     keyring = Keyring.parse(settings.secret_key)
-    policy = Policy(settings.allow_addresses, allow_http=settings.webhooks_allow_http)
+    policy = settings.policy()
     brand = settings.headers()
 
     if settings.role in {"all", "deliver"}:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from kalends_shared.net import Policy
 from kalends_shared.settings import ServiceSettings
 from kalends_webhooks.delivery.dialing import Proxy
 from kalends_webhooks.domain.signing import Brand
@@ -51,8 +52,31 @@ class WebhooksSettings(ServiceSettings, frozen=True, kw_only=True):
         ),
     ] = "Kalends"
 
+    def __post_init__(self) -> None:
+        self.policy()
+        self.proxy()
+
+    def policy(self) -> Policy:
+        """Which addresses may be called.
+
+        Raises:
+            ValueError: one of those allowed is no network.
+        """
+        try:
+            return Policy(self.allow_addresses, allow_http=self.webhooks_allow_http)
+        except ValueError as error:
+            raise ValueError(f"KALENDS_ALLOW_ADDRESSES: {error}") from error
+
     def proxy(self) -> Proxy | None:
-        return None if self.webhooks_proxy is None else Proxy.parse(self.webhooks_proxy)
+        """The proxy through which webhooks go, if there is one.
+
+        Raises:
+            ValueError: it is not written as one.
+        """
+        try:
+            return None if self.webhooks_proxy is None else Proxy.parse(self.webhooks_proxy)
+        except ValueError as error:
+            raise ValueError(f"KALENDS_WEBHOOKS_PROXY: {error}") from error
 
     def headers(self) -> Brand:
         """The names of this deployment's headers."""

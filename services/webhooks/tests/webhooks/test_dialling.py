@@ -18,9 +18,11 @@ from cryptography.x509.oid import NameOID
 
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.net import AddressNotAllowedError, Policy
+from kalends_shared.settings import SettingsError, load
 from kalends_webhooks.delivery import http1
 from kalends_webhooks.delivery.dialing import Dialer, Proxy
 from kalends_webhooks.delivery.http1 import Client, Failed, parse_url
+from kalends_webhooks.settings import WebhooksSettings
 
 from .receiver import Receiver
 from .rig import POLICY, Rig
@@ -316,6 +318,16 @@ async def test_a_proxy_that_refuses_or_is_away_is_named(receiver: Receiver, dead
 def test_what_is_no_proxy_is_told(text: str):
     with pytest.raises(ValueError, match="proxy"):
         Proxy.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALLOW_ADDRESSES", "10.0.0.1/8"), ("ALLOW_ADDRESSES", "intranet.example"), ("WEBHOOKS_PROXY", "http://p:99999")],
+)
+def test_the_operators_slips_are_told_by_name(name: str, value: str):
+    needed = {"KALENDS_DATABASE_URL": "postgresql://h/d", "KALENDS_SECRET_KEY": "k"}
+    with pytest.raises(SettingsError, match=f"KALENDS_{name}: "):
+        load(WebhooksSettings, needed | {f"KALENDS_{name}": value})
 
 
 def test_urls_are_taken_apart():
