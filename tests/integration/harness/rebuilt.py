@@ -6,12 +6,13 @@ from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+from booking_kit import misplaced
 
 from kalends_availability.projections import bookings
 from kalends_availability.schema import SCHEMA as AVAILABILITY
 from kalends_booking.schema import SCHEMA as BOOKING
 from kalends_booking.store import people
-from kalends_booking.store.rebuild import misplaced, rebuild
+from kalends_booking.store.rebuild import rebuild
 from kalends_shared import events_rpc
 from kalends_shared.contracts.events import Envelope
 from kalends_shared.db import Connection, Database

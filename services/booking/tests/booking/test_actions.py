@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from booking_kit import misplaced
 
 from kalends_booking.store import rebuild
 from kalends_shared.contracts.availability import Limit
@@ -235,7 +236,7 @@ async def test_the_read_model_is_what_the_events_say(client: Client, db: Databas
         for action in actions.split():
             await client.act(made["id"], action, {"start_at": LATER + HALF_HOUR * n} if action == "reschedule" else {})
     assert await rebuild.rebuild(db) == []
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []
     await db.pool.execute("UPDATE bookings SET status = 'no_show' WHERE tenant_id = $1 AND status = 'declined'", TENANT)
     await db.pool.execute("DELETE FROM bookings WHERE tenant_id = $1 AND status = 'pending'", TENANT)
     assert len(await rebuild.rebuild(db)) == 2

@@ -5,10 +5,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from booking_kit import misplaced
 
 from kalends_booking.handlers import context
 from kalends_booking.handlers.context import Context
-from kalends_booking.store import rebuild
 from kalends_shared.contracts.availability import Question
 from kalends_shared.contracts.errors import KalendsError
 from kalends_shared.contracts.quotes import Refusal
@@ -48,7 +48,7 @@ async def test_two_hundred_at_once_over_two_instances_make_one_booking(client: C
     finally:
         await other.close()
     assert ends == {"201": 1, "slot_taken 5": 199}
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []
 
 
 async def test_an_answer_lost_after_the_commit_is_given_to_the_retry(client: Client) -> None:

@@ -3,7 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from kalends_booking.store import rebuild
+from booking_kit import misplaced
+
 from kalends_shared.db import Database
 
 from .test_actions import settle
@@ -34,7 +35,7 @@ async def test_one_who_moves_leaves_the_others_and_joins_those_who_are_there(
     # The last one to leave takes the slot along, also onto a time that overlaps it.
     await client.act(two, "reschedule", {"start_at": NOON + HALF_HOUR / 2})
     assert await places(db) == [("hst_ann", NOON + HALF_HOUR / 2, 1), ("hst_ann", LATER, 3)]
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []
 
 
 async def test_onto_its_own_slot(client: Client, quotes: AlwaysOpen, db: Database) -> None:
@@ -47,7 +48,7 @@ async def test_onto_its_own_slot(client: Client, quotes: AlwaysOpen, db: Databas
     # Beside others it may not overlap the slot that it shares with them.
     refused = await refusal(client.act(two, "reschedule", {"start_at": LATER + HALF_HOUR / 2}))
     assert refused.code == "slot_taken"
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []
 
 
 async def test_a_group_fills_the_fullest_slot_before_it_begins_another(
@@ -69,7 +70,7 @@ async def test_a_place_that_is_moved_into_at_once_is_never_over_its_capacity(
     )
     assert (ends["200"] + ends["201"], ends["slot_taken"]) == (3, 6)
     assert ("hst_ann", NOON, 3) in await places(db)
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []
 
 
 async def test_it_falls_with_its_last_seat_be_it_a_hold(client: Client, quotes: AlwaysOpen, db: Database) -> None:

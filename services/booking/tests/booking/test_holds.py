@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from booking_kit import misplaced
 
 from kalends_booking.domain import placing
 from kalends_booking.domain.choosing import Wish
@@ -137,7 +138,7 @@ async def test_a_series_begins_in_its_place_and_stays_with_its_host(
     assert (await refusal(client.book(NOON + 9 * DAY, host_id="hst_bob"))).code == "limit_reached"
     assert (await refusal(client.book(NOON + 9 * DAY, host_id="hst_ann"))).code == "booker_limit_reached"
     assert await rebuild.rebuild(db) == []
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []
 
 
 async def test_of_a_series_its_start_alone_is_not_judged_again(client: Client, quotes: AlwaysOpen) -> None:

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from booking_kit import misplaced
 
 from kalends_booking.store import rebuild
 from kalends_shared.contracts.availability import Location, PaymentTerms, Question
@@ -173,7 +174,7 @@ async def test_a_booking_whose_event_type_was_deleted_meanwhile_lives_on(
     assert states == {moved: "cancelled", ended: "completed", missed: "no_show", asked: "completed"}
     rows = await db.pool.fetch("SELECT DISTINCT state->'event_type'->>'title' FROM events")
     assert [row[0] for row in rows] == ["Gone"]
-    assert await rebuild.rebuild(db) == await rebuild.misplaced(db) == []
+    assert await rebuild.rebuild(db) == await misplaced(db) == []
 
 
 async def test_a_booking_is_held_where_its_event_type_says(client: Client, quotes: AlwaysOpen) -> None:

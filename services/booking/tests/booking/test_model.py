@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from booking_kit import misplaced
 
 from kalends_booking.store import rebuild
 from kalends_shared.contracts.errors import KalendsError
@@ -242,4 +243,4 @@ async def test_the_service_is_what_the_model_says(client: Client, db: Database, 
         }, walk.story
     await asyncio.sleep(0)
     assert await rebuild.rebuild(db) == [], walk.story
-    assert await rebuild.misplaced(db) == [], walk.story
+    assert await misplaced(db) == [], walk.story

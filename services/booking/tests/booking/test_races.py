@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from booking_kit import misplaced
 
 from kalends_booking.handlers import changes, holds, placing
 from kalends_booking.handlers.context import Context
@@ -214,7 +215,7 @@ async def test_two_on_a_booking(
         pair[0].now = pair[1].now = NOW
         await pair[0].ask("advance_clock", {"now": None}, mode="test")
     assert await rebuild.rebuild(db, write=False) == []
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []
 
 
 HELD: dict[str, tuple[Act, Act, timedelta, set[str]]] = {
@@ -250,4 +251,4 @@ async def test_two_on_a_hold(
         pair[0].now = pair[1].now = NOW
         await pair[0].ask("advance_clock", {"now": None}, mode="test")
     assert await rebuild.rebuild(db, write=False) == []
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []

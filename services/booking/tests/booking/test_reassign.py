@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from booking_kit import misplaced
+
 from kalends_booking.store import rebuild
 from kalends_shared.contracts.availability import Limit
 from kalends_shared.db import Database
@@ -23,7 +25,7 @@ async def give(client: Client, booked: Any, to: str, since: str | None = None, *
 
 
 async def whole(db: Database) -> bool:
-    return await rebuild.rebuild(db, write=False) == [] and await rebuild.misplaced(db) == []
+    return await rebuild.rebuild(db, write=False) == [] and await misplaced(db) == []
 
 
 async def test_to_the_other_of_two(client: Client, quotes: AlwaysOpen, db: Database) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from booking_kit import misplaced
 
 from kalends_booking import recurrence
 from kalends_booking.handlers import placing
@@ -162,7 +163,7 @@ async def test_fifty_two_weeks_at_one_time_of_the_wall(client: Client, db: Datab
     await client.act(made["series"]["booking_ids"][1], "cancel", {"scope": "following"})
     assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 1
     assert await db.pool.fetchval("SELECT count(*) FROM timers") == 1
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []
 
 
 async def test_an_occurrence_moves_alone_and_stays_of_the_series(client: Client) -> None:
@@ -206,7 +207,7 @@ async def test_cancelled_while_its_timers_fire(client: Client, db: Database) -> 
         assert (await types(db, ids[0])).count("meeting.ended") == 1
         assert "meeting.ended" not in await types(db, ids[1])
     assert await rebuild.rebuild(db, write=False) == []
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []
 
 
 def local(rule: str, first: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from booking_kit import misplaced
 
 from kalends_booking.handlers.timers import fire
 from kalends_booking.store import rebuild
@@ -206,7 +207,7 @@ async def test_timers_of_many_tenants_are_told_at_once_but_for_one_that_has_move
         if tenant != "acc_7-live":
             expected |= {ended: over, held: ["hold.expired"], asked: ["booking.declined"]}
     assert {row["stream_id"]: row["told"] for row in await db.pool.fetch(told)} == expected
-    assert await rebuild.misplaced(db) == []
+    assert await misplaced(db) == []
     assert await rebuild.rebuild(db, write=False) == []
 
 

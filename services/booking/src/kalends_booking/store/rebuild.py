@@ -1,4 +1,4 @@
-"""The read model out of the events again, and whether the two are the same; and whether places are what they say."""
+"""The read model out of the events again, and whether the two are the same."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -27,19 +27,6 @@ SELECT id, event_type_id, start_at, end_at, status, series_id, person_id, person
 FROM bookings WHERE tenant_id = $1 AND id = $2
 """
 HOLD: Final = "SELECT id, version, state FROM holds WHERE tenant_id = $1 AND id = $2"
-# Places of a booking or hold that have, or lack, a reservation; pruned ones are none's business any more.
-PLACES: Final = """
-SELECT s.subject_id, s.slot, s.start_at, s.end_at, s.seats, s.in_force, s.status, EXISTS (
-    SELECT FROM reservations r WHERE r.tenant_id = s.tenant_id AND r.subject_id = s.subject_id AND r.slot = s.slot
-        AND r.start_at = s.start_at AND r.end_at = s.end_at AND r.during && tstzrange(s.start_at, s.end_at)
-) OR s.end_at < now() AS reserved
-FROM seats s WHERE s.tenant_id = $1 AND s.holder_id = $2 ORDER BY s.subject_id
-"""
-ORPHANS: Final = """
-SELECT r.subject_id FROM reservations r WHERE NOT EXISTS (
-    SELECT FROM seats s WHERE s.tenant_id = r.tenant_id AND s.subject_id = r.subject_id AND s.start_at = r.start_at
-        AND s.end_at = r.end_at AND s.slot = r.slot AND s.in_force)
-"""
 # A row that is ahead was written by a command meanwhile, and is right.
 PUT_BOOKING: Final = """
 INSERT INTO bookings (tenant_id, id, event_type_id, start_at, end_at, status, series_id, person_id, person_version,
@@ -75,7 +62,7 @@ async def replay(conn: "Connection | Any", tenant: str, stream_id: str) -> State
 async def rebuild(db: Database, *, write: bool = True) -> list[str]:
     """Replays every stream; returns those whose row differed from it, which `write` puts right. Commands go on meanwhile."""
     different = []
-    async for tenant, stream_id in _streams(db):
+    async for tenant, stream_id in streams(db):
         async with db.transaction() as conn:
             state = await replay(conn, tenant, stream_id)
             assert state is not None
@@ -89,30 +76,6 @@ async def rebuild(db: Database, *, write: bool = True) -> list[str]:
     return different
 
 
-async def misplaced(db: Database) -> list[str]:
-    """Bookings and holds whose places are not those that their events say, and subjects reserved for nobody; none, ever."""
-    wrong: list[str] = [row["subject_id"] for row in await db.pool.fetch(ORPHANS)]
-    async for tenant, stream_id in _streams(db):
-        async with db.transaction() as conn:
-            state = await replay(conn, tenant, stream_id)
-            rows = await conn.fetch(PLACES, tenant, stream_id)
-        assert state is not None
-        held = [row for row in rows if row["in_force"]]
-        found = [(row["subject_id"], row["start_at"], row["end_at"], row["seats"]) for row in held]
-        status = state.status if isinstance(state, BookingState) else None
-        told = all(row["status"] == status for row in rows)
-        if found != _places(state) or not told or not all(row["reserved"] for row in held):
-            wrong.append(stream_id)
-    return wrong
-
-
-def _places(state: State) -> list[tuple[Any, ...]]:
-    """The places that a booking or hold has; one that has lapsed may have lost them already, or not yet."""
-    if state.status in {"declined", "cancelled", "converted", "released", "expired"}:
-        return []
-    return sorted((subject, state.start_at, state.end_at, state.seats) for subject in (*state.host_ids, *state.units))
-
-
 def _row(state: State) -> tuple[Any, ...]:
     encoded = msgspec.json.encode(state)
     if isinstance(state, BookingState):
@@ -120,7 +83,8 @@ def _row(state: State) -> tuple[Any, ...]:
     return (state.id, state.version, encoded)
 
 
-async def _streams(db: Database) -> AsyncIterator[tuple[str, str]]:
+async def streams(db: Database) -> AsyncIterator[tuple[str, str]]:
+    """(tenant, id) of every booking and hold."""
     last = ("", "")
     while rows := await db.pool.fetch(STREAMS, *last, PAGE):
         for row in rows:
