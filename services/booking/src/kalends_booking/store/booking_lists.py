@@ -27,14 +27,14 @@ _LONGEST: Final = timedelta(days=1)
 
 _WALK: Final = "(SELECT {columns} FROM {tables} WHERE {where} ORDER BY {order} LIMIT {take})"
 _MERGED: Final = """
-(SELECT b.* FROM ({walks}) b ORDER BY b.start_at {direction}, b.id {direction} LIMIT {take} OFFSET {skip}) b
+SELECT b.* FROM ({walks}) b ORDER BY b.start_at {direction}, b.id {direction} LIMIT {take} OFFSET {skip}
 """
 _PAGE: Final = f"""
-SELECT b.state, {PERSON} FROM {{found}} {JOIN} ORDER BY b.start_at {{direction}}, b.id {{direction}}
+SELECT b.state, {PERSON} FROM ({{found}}) b {JOIN} ORDER BY b.start_at {{direction}}, b.id {{direction}}
 """  # noqa: S608
 _WHOLE: Final = "b.tenant_id, b.id, b.start_at, b.person_id, b.person_version, b.state"
 _LOOKED_UP: Final = f"""
-(SELECT {_WHOLE} FROM {{keys}} k JOIN bookings b ON b.tenant_id = k.tenant_id AND b.id = k.id) b
+SELECT {_WHOLE} FROM ({{keys}}) k JOIN bookings b ON b.tenant_id = k.tenant_id AND b.id = k.id
 """  # noqa: S608
 _COUNT: Final = "SELECT count(*) FROM ({walks}) b"
 
@@ -45,9 +45,9 @@ CROSS JOIN LATERAL (
     WHERE e.tenant_id = k.tenant_id AND e.stream_id = k.id AND e.occurred_at <= {as_of} ORDER BY e.version DESC LIMIT 1
 ) e"""
 _LOOKED_UP_THEN: Final = """
-(SELECT k.tenant_id, k.id, k.start_at, e.state, e.state->>'person_id' AS person_id,
+SELECT k.tenant_id, k.id, k.start_at, e.state, e.state->>'person_id' AS person_id,
     e.state->>'person_version' AS person_version
-FROM {keys} k {then}) b"""
+FROM ({keys}) k {then}"""
 _ALL_THEN: Final = """
 (SELECT k.tenant_id, k.id, k.event_type_id, k.series_id, k.person_id, (e.state->>'start_at')::timestamptz AS start_at,
     (e.state->>'end_at')::timestamptz AS end_at, e.state->>'status' AS status, e.state->'host_ids' AS host_ids
@@ -108,8 +108,8 @@ async def page(conn: "Connection | Any", call: Call, query: BookingsQuery, windo
 async def count(conn: "Connection | Any", call: Call, query: BookingsQuery) -> int:
     if not statuses(query):
         return 0
-    made = _List(call, query)
-    return int(await conn.fetchval(_COUNT.format(walks=" UNION ALL ".join(made.walks())), *made.args))
+    asked = _List(call, query)
+    return int(await conn.fetchval(_COUNT.format(walks=" UNION ALL ".join(asked.walks())), *asked.args))
 
 
 def statuses(query: BookingsQuery) -> Sequence[Status | None]:
@@ -122,18 +122,20 @@ def statuses(query: BookingsQuery) -> Sequence[Status | None]:
 
 def select(call: Call, query: BookingsQuery, window: Window[Key]) -> tuple[str, list[Any]]:
     """The query of a page that has a status to look for, and its arguments."""
-    made = _List(call, query)
+    asked = _List(call, query)
     direction = "DESC" if query.order == "desc" else "ASC"
-    walks = made.walks(window.after, take=window.take + window.offset)
+    walks = asked.walks(window.after, take=window.take + window.offset)
     found = _MERGED.format(
-        walks=" UNION ALL ".join(walks), direction=direction, take=made.bind(window.take), skip=made.bind(window.offset)
+        walks=" UNION ALL ".join(walks),
+        direction=direction,
+        take=asked.bind(window.take),
+        skip=asked.bind(window.offset),
     )
-    keys = found.rstrip().removesuffix(" b")
     if query.as_of is not None:
-        found = _LOOKED_UP_THEN.format(keys=keys, then=_THEN.format(as_of=made.bind(query.as_of)))
-    elif made.source is _PLACES:
-        found = _LOOKED_UP.format(keys=keys)
-    return _PAGE.format(found=found, direction=direction), made.args
+        found = _LOOKED_UP_THEN.format(keys=found, then=_THEN.format(as_of=asked.bind(query.as_of)))
+    elif asked.source is _PLACES:
+        found = _LOOKED_UP.format(keys=found)
+    return _PAGE.format(found=found, direction=direction), asked.args
 
 
 class _List:
@@ -147,6 +149,7 @@ class _List:
         self.source = _BOOKINGS if query.as_of or query.host_id is None or self._of_some else _PLACES
 
     def bind(self, value: Any) -> str:
+        """One more argument; returns how the query names it."""
         self.args.append(value)
         return f"${len(self.args)}"
 
@@ -215,9 +218,11 @@ class _List:
         return parts
 
     def _then(self, candidates: str) -> str:
+        """The bookings of a table expression `k` as they were at the moment."""
         return _ALL_THEN.format(candidates=candidates, then=_THEN.format(as_of=self.bind(self._query.as_of)))
 
     def _candidates(self) -> str:
+        """What may have been asked for at the moment; all else is narrowed by what never changes of a booking."""
         host = self._query.host_id
         return _EVER_OF_HOST.format(tenant="$1", host=self.bind(host)) if host is not None else "bookings k"
 
@@ -225,20 +230,27 @@ class _List:
         """What is over by the days of it all; what was still open began at most a day before, or its timer is late."""
         query = self._query
         asked = [status for status in statuses(query) if status is not None] or list(get_args(Status))
-        still, over = ([status for status in asked if (status in OPEN) is wanted] for wanted in (True, False))
+        over = [status for status in asked if status not in OPEN]
+        still_open = [status for status in asked if status in OPEN]
+        walks = [self._days(over, query.start_after, query.start_before, after, take)] if over else []
+        if not still_open:
+            return walks
         recent = self._now - _LONGEST
-        made = [self._days(over, query.start_after, query.start_before, after, take)] if over else []
-        if still:
-            since, until = max(filter(None, (query.start_after, recent))), query.start_before
-            if query.upcoming is False:
-                until = min(filter(None, (until, self._now)))
-            made.append(self._days(still, since, until, after, take))
-            if query.upcoming is not True:
-                made.append(self._late(still, recent, after, take))
-        return made
+        since, until = max(filter(None, (query.start_after, recent))), query.start_before
+        if query.upcoming is False:
+            until = min(filter(None, (until, self._now)))
+        walks.append(self._days(still_open, since, until, after, take))
+        if query.upcoming is not True:
+            walks.append(self._late(still_open, recent, after, take))
+        return walks
 
     def _days(
-        self, asked: list[Status], since: datetime | None, until: datetime | None, after: Key | None, take: int | None
+        self,
+        asked: Sequence[Status],
+        since: datetime | None,
+        until: datetime | None,
+        after: Key | None,
+        take: int | None,
     ) -> str:
         query = self._query
         return _BY_DAY.format(
@@ -254,9 +266,8 @@ class _List:
             take=self.bind(take),
         )
 
-    def _late(self, asked: list[Status], recent: datetime, after: Key | None, take: int | None) -> str:
-        began = self.bind(recent)
-        open_ones = _LATE.format(tenant="$1", recent=began)
-        source = _BOOKINGS._replace(tables=self._then(open_ones))
-        where = [*self._narrowed(source), f"b.status = ANY ({self.bind(asked)})", f"b.start_at < {began}"]
+    def _late(self, asked: Sequence[Status], recent: datetime, after: Key | None, take: int | None) -> str:
+        since = self.bind(recent)
+        source = _BOOKINGS._replace(tables=self._then(_LATE.format(tenant="$1", recent=since)))
+        where = [*self._narrowed(source), f"b.status = ANY ({self.bind(asked)})", f"b.start_at < {since}"]
         return self._walk(source, where, after, take)
