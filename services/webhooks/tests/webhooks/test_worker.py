@@ -10,11 +10,11 @@ from kalends_shared.contracts.webhooks import WebhookIn
 from kalends_shared.net import Policy
 from kalends_shared.seal import Keyring
 from kalends_shared.testkit.waiting import eventually_async
-from kalends_webhooks.delivery import http1
+from kalends_webhooks.delivery import http1, metrics
 from kalends_webhooks.store import queue
 from kalends_webhooks.store.queue import Ended
 
-from .receiver import Receiver, Writer
+from .receiver import Got, Receiver, Writer
 from .rig import LATER, Rig
 from .workers import worker_process
 
@@ -238,8 +238,18 @@ async def test_a_subscription_that_is_gone_has_its_deliveries_ended(rig: Rig, re
     assert len(receiver.got) == 1
 
 
+def in_flight() -> float:
+    return next(iter(metrics.IN_FLIGHT.collect())).samples[0].value
+
+
 async def test_a_disabled_one_is_not_called_but_for_what_is_asked_by_hand(rig: Rig, receiver: Receiver):
-    receiver.answer = lambda _: (500, {}, b"")
+    flying: list[float] = []
+
+    def refuse(_: Got) -> tuple[int, dict[str, str], bytes]:
+        flying.append(in_flight())
+        return 500, {}, b""
+
+    receiver.answer = refuse
     webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"], retry_schedule=[LATER])
     await rig.book()
     await rig.waiting(webhook)
@@ -247,6 +257,7 @@ async def test_a_disabled_one_is_not_called_but_for_what_is_asked_by_hand(rig: R
     await rig.hasten(webhook)
     log = (await rig.ended(webhook))[0]
     assert (log["status"], len(log["attempts"]), len(receiver.got)) == ("failed", 1, 1)
+    assert (flying, in_flight()) == ([1], 0)
     receiver.answer = lambda _: (200, {}, b"")
     await rig.ask("retry_delivery", id=log["id"])
     await receiver.wait(2)

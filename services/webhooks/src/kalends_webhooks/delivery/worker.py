@@ -58,6 +58,7 @@ class Worker:
         self._ended: list[tuple[Ended, Lane, Next]] = []
         self._flush = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        metrics.IN_FLIGHT.set_function(lambda: len(self._running))
         self._closing = False
         self._seen = 0.0  # when it last said that it lives, by the monotonic clock
 
@@ -83,7 +84,6 @@ class Worker:
             task = asyncio.create_task(self._deliver(job))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        metrics.IN_FLIGHT.set(self._lanes.held)
 
     # --- the worker's own loops
 
@@ -263,7 +263,6 @@ class Worker:
         self._lanes.ended(job.lane, answered=answered, succeeded=succeeded, seconds=sent.seconds)
         metrics.ATTEMPTS.labels(sent.answer.error or str(sent.answer.status_code)).inc()
         metrics.ATTEMPT_SECONDS.observe(sent.seconds)
-        metrics.IN_FLIGHT.set(self._lanes.held)
         if succeeded and not job.attempts and not job.forced and job.lane.tenant_id.endswith("-live"):
             metrics.LATENCY.observe(max(time.time() - job.created_at.timestamp(), 0.0))
 
