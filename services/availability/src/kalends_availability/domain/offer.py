@@ -58,23 +58,20 @@ def _days(view: View | None, where: Zone, first: int, last: int, limit: int | No
     if view is None or not starts:
         return [f'{{"date":"{date_of(day)}","slots":[]}}' for day in range(first, last + 1)], False
     out: list[str] = []
-    left = limit
+    left = view.frame.size if limit is None else limit
     for day in range(first, last + 1):
         slots: list[str] = []
+        truncated = False
         for piece in where.pieces(day) if FIRST_DAY <= day <= LAST_DAY else ():
             found = _cut(starts, view.frame, piece)
-            if not found:
-                continue
-            if left is not None:
-                if (count := found.bit_count()) > left:
-                    found = _first(found, left)
-                    if found or slots:
-                        slots += [_slots(view, where, day, piece, found)] if found else []
-                        out.append(f'{{"date":"{date_of(day)}","slots":[{",".join(slots)}]}}')
-                    return _until_last(out), True
-                left -= count
-            slots.append(_slots(view, where, day, piece, found))
+            if found.bit_count() > left:
+                found, truncated = _first(found, left), True
+            if found:
+                slots.append(_slots(view, where, day, piece, found))
+                left -= found.bit_count()
         out.append(f'{{"date":"{date_of(day)}","slots":[{",".join(slots)}]}}')
+        if truncated:
+            return _until_last(out), True
     return out, False
 
 
