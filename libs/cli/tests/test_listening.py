@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 
 import httpx
 import pytest
+from standardwebhooks.webhooks import Webhook
 
 from kalends_cli.__main__ import main
 from kalends_cli.commands import listen
 from kalends_cli.problem import Problem
+from kalends_webhooks.domain.subscription import make_secret
 
 EVENT = b'id: c%d\ndata: {"type":"booking.created","id":"msg_%d"}\n\n: alive\n\n'
 
@@ -124,3 +126,24 @@ def test_who_does_not_answer_as_kalends_does_is_told(answer: httpx.Response, tol
         pytest.raises(Problem, match=told),
     ):
         listen._get(api, "/profile")
+
+
+def test_a_receiver_has_three_tries_each_signed(capsys: pytest.CaptureFixture[str]) -> None:
+    got: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        got.append(request)
+        if len(got) % 3 == 1:
+            raise httpx.ConnectError("nobody there", request=request)
+        return httpx.Response(500 if len(got) < 6 else 204)
+
+    secret = make_secret()
+    with httpx.Client(transport=httpx.MockTransport(answer)) as out:
+        for event_id in ("msg_1", "msg_2"):
+            listen._forward(out, "http://hook.test/", secret, "hold.expired", event_id, b"{}")
+    assert [Webhook(secret).verify(one.content, dict(one.headers)) for one in got] == [{}] * 6
+    assert capsys.readouterr().out.splitlines() == [
+        f"hold.expired  {event_id}  {told}"
+        for event_id, last in (("msg_1", "500"), ("msg_2", "204"))
+        for told in ("ConnectError", "500", last)
+    ]
