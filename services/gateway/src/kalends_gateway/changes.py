@@ -121,9 +121,8 @@ class Changes:
             written, told = len(page.text), bool(page.text)
             yield RETRY + page.text
             now = asyncio.get_running_loop().time
-            until = now() + self._seconds * random.uniform(
-                0.5, 1
-            )  # not the same of all, so that they do not come together
+            # Not the same of all, so that they do not come again together.
+            until = now() + self._seconds * random.uniform(0.5, 1)
             with suppress(KalendsError):  # its reader asks again, by Last-Event-ID, and hears what is wrong
                 while not self._closing:
                     if written >= MOST_BYTES or now() >= until:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from prometheus_client import Counter, Gauge
 
 from kalends_gateway.domain.keys import Limits, digest
-from kalends_gateway.domain.scopes import expand, in_order
+from kalends_gateway.domain.scopes import expand
 from kalends_gateway.store import keys
 from kalends_shared.contracts.accounts import Mode
 from kalends_shared.contracts.events import Actor
@@ -33,7 +33,7 @@ REMEMBERED: Final = Gauge("kalends_gateway_keys_remembered", "Keys in use at thi
 
 
 class Identity(Struct, frozen=True):
-    """A key and the account and mode behind it. `scopes` are expanded, `granted` as they were given."""
+    """A key and the account and mode behind it. `scopes` are expanded."""
 
     key_id: str
     tenant: str
@@ -44,7 +44,6 @@ class Identity(Struct, frozen=True):
     mode: Mode
     type: str
     scopes: frozenset[str]
-    granted: tuple[str, ...]
     actor: Actor
     limits: Limits | None
     expires_at: datetime | None
@@ -63,7 +62,6 @@ class Identity(Struct, frozen=True):
             mode=row["mode"],
             type=row["type"],
             scopes=expand(row["scopes"]),
-            granted=tuple(in_order(row["scopes"])),
             actor=Actor("key", row["id"], row["name"]),
             limits=Limits(row["per_minute"], row["per_hour"]) if limited else None,
             expires_at=row["expires_at"],

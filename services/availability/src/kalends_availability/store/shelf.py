@@ -1,7 +1,7 @@
 """A bounded memory of what was loaded out of the database, from which what has changed is dropped."""
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -21,9 +21,6 @@ class Shelf(Generic[V]):
         self._weight = 0
         self._kept: OrderedDict[Key, tuple[V, int]] = OrderedDict()
         self._loading: set[_Load] = set()
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
     @property
     def weight(self) -> int:
@@ -92,9 +89,6 @@ class Shelf(Generic[V]):
 
     def clear(self) -> None:
         self.drop_where(lambda _key, _value: True)
-
-    def items(self) -> Iterator[tuple[Key, V]]:
-        return ((key, value) for key, (value, _) in self._kept.items())
 
 
 class _Load:
