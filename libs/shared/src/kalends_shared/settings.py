@@ -14,8 +14,18 @@ from msgspec import Meta
 
 PREFIX: Final = "KALENDS_"
 
-Secret = Annotated[str, Meta(extra={"secret": True})]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+# What services have that call addresses which tenants have chosen.
+SecretKeys = Annotated[
+    str,
+    Meta(
+        description="Base64 of 32 bytes that seal secrets at rest; older ones after it, by commas.",
+        extra={"secret": True},
+    ),
+]
+Networks = Annotated[
+    tuple[str, ...], Meta(description="Networks (CIDR) that may be called although they are not public.")
+]
 
 
 class SettingsError(Exception):

@@ -5,21 +5,13 @@ from typing import Annotated
 from msgspec import Meta
 
 from kalends_shared.net import Policy
-from kalends_shared.settings import ServiceSettings
+from kalends_shared.settings import Networks, SecretKeys, ServiceSettings
 
 
 class CalendarSyncSettings(ServiceSettings, frozen=True, kw_only=True):
-    secret_key: Annotated[
-        str,
-        Meta(
-            description="Base64 of 32 bytes that seal secrets at rest; older ones after it, by commas.",
-            extra={"secret": True},
-        ),
-    ]
+    secret_key: SecretKeys
     calendars_allow_http: Annotated[bool, Meta(description="Lets calendars be at http:// addresses.")] = False
-    allow_addresses: Annotated[
-        tuple[str, ...], Meta(description="Networks (CIDR) that may be called although they are not public.")
-    ] = ()
+    allow_addresses: Networks = ()
     calendars_poll_seconds: Annotated[float, Meta(gt=0, le=600, description="How often a calendar is read.")] = 60.0
     calendars_timeout_seconds: Annotated[
         float, Meta(gt=0, le=120, description="How long a calendar server may take for one answer.")

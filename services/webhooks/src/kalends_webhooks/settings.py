@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from kalends_shared.net import Policy
-from kalends_shared.settings import ServiceSettings
+from kalends_shared.settings import Networks, SecretKeys, ServiceSettings
 from kalends_webhooks.delivery.dialing import Proxy
 from kalends_webhooks.domain.signing import Brand
 
@@ -15,17 +15,9 @@ class WebhooksSettings(ServiceSettings, frozen=True, kw_only=True):
         Literal["all", "dispatch", "deliver"],
         Meta(description="dispatch makes public events and serves the API, deliver sends, all does both."),
     ] = "all"
-    secret_key: Annotated[
-        str,
-        Meta(
-            description="Base64 of 32 bytes that seal secrets at rest; older ones after it, by commas.",
-            extra={"secret": True},
-        ),
-    ]
+    secret_key: SecretKeys
     webhooks_allow_http: Annotated[bool, Meta(description="Lets webhooks go to http:// addresses.")] = False
-    allow_addresses: Annotated[
-        tuple[str, ...], Meta(description="Networks (CIDR) that may be called although they are not public.")
-    ] = ()
+    allow_addresses: Networks = ()
     webhooks_profile: Annotated[
         Literal["kalends", "timestamped", "sha256-prefixed", "hex", "sha256-bare"],
         Meta(description="The profile of a webhook that names none."),

@@ -203,11 +203,10 @@ class Worker:
         return not bounded and not self._lanes.slow(lane)
 
     async def _counting(self) -> None:
-        """The backlog, for whoever scales workers by it."""
+        """The backlog, for operators to look at."""
         while True:
             with _passing("webhooks.count_failed"):
-                due, _ = await queue.backlog(self._db.pool)
-                metrics.DUE.set(due)
+                metrics.DUE.set(await queue.backlog(self._db.pool))
             await asyncio.sleep(COUNT_SECONDS)
 
     # --- one delivery

@@ -32,10 +32,7 @@ FINISH: Final = "SELECT finish($1, $2, $3, $4, $5, $6, $7)"
 LIVES: Final = "SELECT worker_lives($1, $2)"
 LEAVES: Final = "SELECT worker_leaves($1)"
 GIVE_BACK: Final = "SELECT give_back($1, $2, $3, $4)"
-BACKLOG: Final = """
-SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(due_at)), 0)::float8 AS oldest
-FROM queue WHERE due_at <= now()
-"""
+BACKLOG: Final = "SELECT count(*) FROM queue WHERE due_at <= now()"
 ADD: Final = """
 INSERT INTO queue (tenant_id, id, webhook_id, seq, event_id, event_type, stream_id, replay, forced, due_at)
 SELECT p.tenant_id, d.id, $2, p.seq, p.id, p.type, p.stream_id, $3, true, now()
@@ -118,7 +115,6 @@ async def add(conn: Connection, tenant: str, webhook_id: str, replay: str, event
     await conn.execute(ADD, tenant, webhook_id, replay, [seq for seq, _ in events], [one for _, one in events])
 
 
-async def backlog(conn: "Connection | Any") -> tuple[int, float]:
-    """How many deliveries are due now, and for how many seconds the oldest of them has been."""
-    row: Any = await conn.fetchrow(BACKLOG)
-    return row["due"], row["oldest"]
+async def backlog(conn: "Connection | Any") -> int:
+    """How many deliveries are due now."""
+    return int(await conn.fetchval(BACKLOG))
