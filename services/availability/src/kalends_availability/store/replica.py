@@ -236,6 +236,7 @@ class Replica:
                 self._horizon = None
                 if not transient(error):
                     raise
+                telemetry.log("replica.not_swept", "warning", error=f"{type(error).__name__}: {error}")
 
 
 def _around(frame: Frame) -> Stretch:

@@ -1,6 +1,6 @@
 """The commit of every command: one SQL function, one round trip (migrations, `commit_command`)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -72,17 +72,6 @@ async def commit(
         VersionConflict: a stream has moved on: load it and decide again.
     """
     replies = [render(choice) for choice in decision.choices] if render is not None else []
-    entry = None
-    if keyed is not None and call.idempotency_key is not None:
-        entry = (
-            call.method,
-            call.path,
-            call.idempotency_key,
-            keyed.request_hash,
-            keyed.status,
-            keyed.headers,
-            keyed.person_id,
-        )
     writes = _Writes()
     for n, choice in enumerate(decision.choices, 1):
         writes.add(n if len(decision.choices) > 1 else 0, choice)
@@ -96,7 +85,7 @@ async def commit(
         call.request_id or None,
         causation_id,
         telemetry.traceparent() or call.traceparent,
-        entry,
+        _entry(call, keyed),
         replies,
         [*decision.locks, cap.lock] if cap else decision.locks,
         decision.frees,
@@ -116,6 +105,23 @@ async def commit(
         writes.actors,
     )
     assert row is not None
+    return _outcome(row, decision, replies)
+
+
+def _entry(call: Call, keyed: Keyed | None) -> tuple[Any, ...] | None:
+    """What is stored under the call's key beside the body; nothing where it has none."""
+    if keyed is None or call.idempotency_key is None:
+        return None
+    stored = keyed.request_hash, keyed.status, keyed.headers, keyed.person_id
+    return call.method, call.path, call.idempotency_key, *stored
+
+
+def _outcome(row: Mapping[str, Any], decision: Decision, replies: Sequence[bytes]) -> Outcome:
+    """A row of `commit_command`.
+
+    Raises:
+        VersionConflict: a stream has moved on.
+    """
     kind = row["outcome"]
     if kind == "conflict":
         raise event_store.VersionConflict
