@@ -91,7 +91,11 @@ class Stack:
         return pid
 
     def wait_restarted(self, name: str, dead: int, seconds: float = 120) -> None:
-        wait_for(lambda: (pid := self.pid(name)) is not None and pid != dead, seconds, f"{name} started again")
+        def answers() -> bool:
+            unit = self.units()[name]
+            return unit["pid"] not in (None, dead) and unit["state"] == "ready"
+
+        wait_for(answers, seconds, f"{name} started again")
 
     def ops(self, name: str) -> str | None:
         """host:port of a process's operations port."""
