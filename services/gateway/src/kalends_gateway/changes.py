@@ -33,9 +33,8 @@ from kalends_shared.service import wait
 
 NUDGES: Final = "kalends.nudge.changes.*"
 PAGE: Final = 100
-LOOK_SECONDS: Final = (
-    10.0  # between looks where no nudge came; each also tells the readers that their streams are alive
-)
+# Between looks where no nudge came, at most; each also tells the readers that their streams are alive.
+LOOK_SECONDS: Final = 10.0
 RETRY: Final = b"retry: 1000\n\n"
 AT_ONCE: Final = b"retry: 10\n\n"
 MOST_BYTES: Final = 1 << 20  # of a stream
@@ -89,7 +88,7 @@ class Changes:
                 account.wake()
 
         subscription = await self._bus.subscribe(NUDGES, cb=nudged)
-        while not await wait(stop, LOOK_SECONDS):
+        while not await wait(stop, min(LOOK_SECONDS, self._seconds)):
             self._wake_all()
         self._closing = True
         self._wake_all()
