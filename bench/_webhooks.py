@@ -60,7 +60,7 @@ def person(state: dict[str, Any]) -> PersonData:
     answers = msgspec.Raw(msgspec.json.encode({"topic": NOTE}))
     return PersonData(
         person_id=state["person_id"], name="Ada Lovelace", email="ada@example.test", timezone="Europe/London",
-        guests=[Guest("Bob", "bob@example.test")], answers=answers,
+        guests=[Guest(name="Bob", email="bob@example.test")], answers=answers,
     )  # fmt: skip
 
 
