@@ -1,5 +1,5 @@
 -- Each delivery found its event by looking through all events of the batch: 400 events to 20 webhooks took a second, and to
--- 100 the five after which a transaction is ended, so that a consumer with much to catch up tried in vain first and then went
+-- 100, by that, about the five after which a transaction is ended, so that a consumer with much to catch up tried in vain first and then went
 -- on in small steps. Now they are joined by number, hashed. So that nothing else is, what is looked up in tables is a scalar
 -- each, which takes the index. Otherwise as in 0001 and 0003.
 CREATE OR REPLACE FUNCTION emit(
