@@ -12,7 +12,8 @@ from kalends_shared.event_store import Position
 
 # An answer shows one thing at one version; what else its transaction appended, as of a series, stands up to here.
 PLACED: Final = """
-SELECT e.tx, max(o.position) AS position FROM events e JOIN events o ON o.tx = e.tx
+SELECT e.tx, max(o.position) AS position
+FROM events e JOIN events o ON o.tx = e.tx AND o.tenant_id = e.tenant_id
 WHERE e.tenant_id = $1 AND e.stream_id = $2 AND e.version = $3 GROUP BY e.tx
 """
 
