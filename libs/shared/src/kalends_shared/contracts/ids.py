@@ -12,11 +12,14 @@ _SUFFIX_LENGTH: Final = 26
 
 
 def new_id(prefix: str) -> str:
-    """Makes an id that sorts by its time of making, to the millisecond."""
-    number = (
-        (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
-    )
-    return f"{prefix}_{encode(number)}"
+    """Makes an id that sorts by its time of making, to a quarter of a microsecond.
+
+    The 12 bits after the version are the part of the millisecond (RFC 9562, 6.2, method 3): lists go by ids, and what one
+    client makes one after the other is to stand in that order, however quick the machine.
+    """
+    millisecond, rest = divmod(time.time_ns(), 1_000_000)
+    part = (rest << 12) // 1_000_000
+    return f"{prefix}_{encode(millisecond << 80 | 0x7 << 76 | part << 64 | 0b10 << 62 | secrets.randbits(62))}"
 
 
 def encode(number: int) -> str:
