@@ -13,21 +13,24 @@ from .rig import Rig
 PAGE = (Path(__file__).parents[4] / "docs" / "webhooks.md").read_text("utf-8")
 
 # Each reads the header and secrets from its arguments and the body from its input, and prints: whether each secret takes
-# it, whether another body is taken, whether it is taken when it is too old.
+# it, whether another body is taken, whether it is taken when it is too old, whether any header is that is none.
 PROGRAMS = {
     "python": """{code}
 import sys
 h, *s = sys.argv[1:]; b = sys.stdin.buffer.read()
-print("".join(str(int(verify(x, h, b))) for x in s), int(verify(s[0], h, b + b" ")), int(verify(s[0], h, b, -1)))
+w = any(verify(s[0], x, b) for x in [{malformed}, *(h.split(",")[0] + x for x in [{unsigned}])])
+print("".join(str(int(verify(x, h, b))) for x in s), int(verify(s[0], h, b + b" ")), int(verify(s[0], h, b, -1)), int(w))
 """,
     "node": """{code}
 const b = require("fs").readFileSync(0), [h, ...s] = process.argv.slice(2), n = (x) => (x ? 1 : 0);
-console.log(s.map((x) => n(verify(x, h, b))).join(""), n(verify(s[0], h, Buffer.concat([b, Buffer.from(" ")]))), n(verify(s[0], h, b, -1)));
+const w = [{malformed}, ...[{unsigned}].map((x) => h.split(",")[0] + x)].some((x) => verify(s[0], x, b));
+console.log(s.map((x) => n(verify(x, h, b))).join(""), n(verify(s[0], h, Buffer.concat([b, Buffer.from(" ")]))), n(verify(s[0], h, b, -1)), n(w));
 """,
     "php": """<?php
 {code}
 $b = stream_get_contents(STDIN); $h = $argv[1]; $s = array_slice($argv, 2);
-echo implode("", array_map(fn($x) => (int) verify($x, $h, $b), $s)), " ", (int) verify($s[0], $h, $b . " "), " ", (int) verify($s[0], $h, $b, -1);
+$w = array_filter([{malformed}, ...array_map(fn($x) => explode(",", $h)[0] . $x, [{unsigned}])], fn($x) => verify($s[0], $x, $b));
+echo implode("", array_map(fn($x) => (int) verify($x, $h, $b), $s)), " ", (int) verify($s[0], $h, $b . " "), " ", (int) verify($s[0], $h, $b, -1), " ", count($w);
 """,
     "go": """package main
 
@@ -59,10 +62,20 @@ func main() {
 		fmt.Print(n(Verify(secret, header, body, 5*time.Minute)))
 	}
 	other := append(append([]byte{}, body...), ' ')
-	fmt.Println("", n(Verify(secrets[0], header, other, 5*time.Minute)), n(Verify(secrets[0], header, body, -time.Second)))
+	taken := false
+	for _, one := range []string{{malformed}} {
+		taken = taken || Verify(secrets[0], one, body, 5*time.Minute)
+	}
+	for _, one := range []string{{unsigned}} {
+		taken = taken || Verify(secrets[0], strings.Split(header, ",")[0]+one, body, 5*time.Minute)
+	}
+	fmt.Println("", n(Verify(secrets[0], header, other, 5*time.Minute)), n(Verify(secrets[0], header, body, -time.Second)), n(taken))
 }
 """,
 }
+# What anybody may send: headers without a time, and what can stand behind a time that is right.
+MALFORMED = '"", ",", "t", "v1", "t=", "t=,v1=", "t=x,v1=x", "t=-1,v1=", "t=99999999999999999999,v1=00", "v1=00"'
+UNSIGNED = '"", ",v1", ",v1=", ",v1=00", ",v1=é", ",v1=zz,=,", ",=="'
 FILES = {"python": "main.py", "node": "main.js", "php": "main.php", "go": "main.go"}
 FIRST = {"go": ["run"]}
 
@@ -89,7 +102,8 @@ def test_the_page_has_code_in_four_languages():
 async def test_a_receiver_that_does_as_the_page_says(rig: Rig, receiver: Receiver, language: str, tmp_path: Path):
     program = interpreter(language)
     source = tmp_path / FILES[language]
-    source.write_text(PROGRAMS[language].replace("{code}", code(language)))
+    text = PROGRAMS[language].replace("{code}", code(language))
+    source.write_text(text.replace("{malformed}", MALFORMED).replace("{unsigned}", UNSIGNED))
     secrets, got = await delivered(rig, receiver)
     process = await asyncio.create_subprocess_exec(
         *(program, *FIRST.get(language, []), str(source), got.headers["kalends-signature"], *secrets, "whsec_another"),
@@ -97,4 +111,4 @@ async def test_a_receiver_that_does_as_the_page_says(rig: Rig, receiver: Receive
         stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await process.communicate(got.body)
-    assert out.decode().strip() == "110 0 0", "both secrets, no other; not another body; not an old one"
+    assert out.decode().strip() == "110 0 0 0", "both secrets, no other; not another body; not an old one; nothing else"
