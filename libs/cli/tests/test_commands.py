@@ -1,10 +1,14 @@
 """What the commands say and return, apart from the stack that they speak of."""
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +49,41 @@ def test_what_the_caller_sets_stands(home: Home) -> None:
     home.make()
     assert "KALENDS_WEBHOOKS_ALLOW_HTTP" in standard(home, {}, {}).env
     assert "KALENDS_WEBHOOKS_ALLOW_HTTP" not in standard(home, {"KALENDS_WEBHOOKS_ALLOW_HTTP": "false"}, {}).env
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The bodies that come to a gateway which makes every key that is asked for."""
+    bodies: list[Any] = []
+
+    class Gateway(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            answer = b'{"secret": "kal_live_made"}'
+            self.send_response(201)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as the base class has it
+            """Says nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("KALENDS_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("KALENDS_API_KEY", "kal_live_maker")
+        yield bodies
+        server.shutdown()
+
+
+def test_a_key_is_made_with_each_scope_that_there_is(asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "create", "Website"]) == 0
+    assert main(["keys", "create", "Receiver", "--scope", "webhooks", "--scope", "read", "--mode", "test"]) == 0
+    assert capsys.readouterr().out.split() == ["kal_live_made"] * 2
+    assert asked == [
+        {"name": "Website", "scopes": ["read"]},
+        {"name": "Receiver", "scopes": ["webhooks", "read"], "mode": "test"},
+    ]
 
 
 def test_status_tells_what_runs(up: Home, capsys: pytest.CaptureFixture[str]) -> None:
