@@ -6,7 +6,7 @@ import pytest
 from msgspec import Meta, Struct
 
 from kalends_shared.contracts import availability, booking, decode
-from kalends_shared.contracts.errors import KalendsError
+from kalends_shared.contracts.errors import FieldError, KalendsError, invalid, invalid_fields
 from kalends_shared.contracts.types import EMPTY, Instant, Json, Name, Zone
 
 
@@ -53,6 +53,14 @@ def test_every_error_is_told_at_once_with_its_pointer():
         "#/a~1b": "unknown_field",
         "#/name": "required",
     }
+
+
+def test_the_detail_of_a_refusal_names_its_first_field():
+    assert (
+        invalid("?cursor", "invalid", "is not a cursor of this list").detail == "?cursor is not a cursor of this list."
+    )
+    both = (FieldError("#/name", "required", "is required"), FieldError("#/zone", "invalid", "is no zone"))
+    assert (invalid_fields(both).detail, invalid_fields(both).fields) == ("#/name is required.", both)
 
 
 def test_a_missing_body_is_an_empty_one():

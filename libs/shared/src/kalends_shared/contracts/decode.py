@@ -17,7 +17,7 @@ from msgspec import inspect as mi
 
 from kalends_shared.contracts import jsjson
 from kalends_shared.contracts.checks import CHECKS, escape
-from kalends_shared.contracts.errors import FieldError, KalendsError
+from kalends_shared.contracts.errors import FieldError, KalendsError, invalid, invalid_fields
 
 T = TypeVar("T", bound=msgspec.Struct)
 Errors = list[FieldError]
@@ -40,7 +40,7 @@ def patch(raw: bytes, current: T) -> T:
     """Merges a JSON merge patch (RFC 7396) into the writable form of a thing and reads the whole again."""
     change = parse(raw)
     if not isinstance(change, dict):
-        raise _failed([FieldError("#", "type", "must be an object")])
+        raise invalid("#", "type", "must be an object")
     merged = msgspec.json.decode(msgspec.json.encode(current))
     for key, value in change.items():
         # At the top a null stays, as a field's null is a value of its own; below it removes the member.
@@ -77,18 +77,13 @@ def parse(raw: bytes) -> Any:
         raise KalendsError("malformed", "The body is not JSON in UTF-8.") from error
 
 
-def _failed(errors: Errors) -> KalendsError:
-    first = errors[0]
-    return KalendsError("validation_failed", f"{first.pointer} {first.detail}.", tuple(errors))
-
-
 def _build(value: Any, kind: type[T], root: str) -> T:
     errors: Errors = []
     made = _reader(kind, root == "?")(value, root, errors)
     if not errors and _judges(kind):
         errors.extend(_problems(made, root))
     if errors:
-        raise _failed(errors)
+        raise invalid_fields(errors)
     return cast("T", made)
 
 

@@ -1,5 +1,6 @@
 """The one error that services answer with, and the one table that maps its codes to HTTP statuses."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -92,9 +93,15 @@ class KalendsError(Exception):
         return cls(body.code, body.detail, body.fields, body.retry_after, body.extra, body.headers)
 
 
+def invalid_fields(errors: Sequence[FieldError]) -> KalendsError:
+    """422 with every field at fault, at least one; its own detail is the first of them, as a sentence."""
+    first = errors[0]
+    return KalendsError("validation_failed", f"{first.pointer} {first.detail}.", tuple(errors))
+
+
 def invalid(pointer: str, code: str, detail: str) -> KalendsError:
-    """422 with one field at fault."""
-    return KalendsError("validation_failed", detail, (FieldError(pointer, code, detail),))
+    """422 with one field at fault. `detail` goes on from the field's name: `must be in the future`."""
+    return invalid_fields([FieldError(pointer, code, detail)])
 
 
 def not_found(what: str = "It") -> KalendsError:

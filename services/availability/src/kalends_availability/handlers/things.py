@@ -18,7 +18,7 @@ from kalends_shared.contracts import ids
 from kalends_shared.contracts.call import Call, Reply, check_match, etag
 from kalends_shared.contracts.decode import decode, patch, query
 from kalends_shared.contracts.endpoints import PageQuery
-from kalends_shared.contracts.errors import FieldError, KalendsError
+from kalends_shared.contracts.errors import FieldError, KalendsError, invalid_fields
 from kalends_shared.contracts.events import NewEvent
 from kalends_shared.db import Connection
 from kalends_shared.idempotency import idempotent
@@ -206,7 +206,7 @@ class Things:
 
 def _refuse(errors: Sequence[FieldError]) -> None:
     if errors:
-        raise KalendsError("validation_failed", f"{errors[0].pointer} {errors[0].detail}.", tuple(errors))
+        raise invalid_fields(errors)
 
 
 def _aside(row: Row) -> Aside:

@@ -7,7 +7,7 @@ import msgspec
 
 from kalends_shared.contracts import checks
 from kalends_shared.contracts.availability import Question
-from kalends_shared.contracts.errors import FieldError, KalendsError
+from kalends_shared.contracts.errors import FieldError, invalid_fields
 from kalends_shared.contracts.types import EMPTY, Object, parsed
 
 
@@ -26,7 +26,7 @@ def check(answers: Object, questions: list[Question], before: Object | None = No
         *(FieldError(f"#/answers/{checks.escape(key)}", "required", "is required") for key in missing),
     )
     if errors:
-        raise KalendsError("validation_failed", f"{errors[0].pointer} {errors[0].detail}.", errors)
+        raise invalid_fields(errors)
 
 
 def check_sizes(answers: Object) -> None:
@@ -37,7 +37,7 @@ def check_sizes(answers: Object) -> None:
         for below, detail in checks.value_size(key, value)
     )
     if errors:
-        raise KalendsError("validation_failed", f"{errors[0].pointer} {errors[0].detail}.", errors)
+        raise invalid_fields(errors)
 
 
 def _wrong(given: dict[str, Any], known: dict[str, Any], asked: dict[str, Question]) -> Iterator[FieldError]:

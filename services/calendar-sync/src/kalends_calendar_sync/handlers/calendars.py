@@ -58,7 +58,7 @@ class Calendars:
         if (stored := await idempotency.answered(self._db.pool, call)) is not None:
             return stored
         if wanted.provider not in SUPPORTED:
-            raise invalid("#/provider", "not_supported", f"{wanted.provider} is not supported yet")
+            raise invalid("#/provider", "not_supported", f"must be caldav; {wanted.provider} is not supported yet")
         self._check_url(wanted.url)
         zone = await zone_of(self._host_zone, call, wanted.host_id)
 

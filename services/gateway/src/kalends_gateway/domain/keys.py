@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from kalends_gateway.domain.scopes import expand, in_order
 from kalends_shared.contracts.accounts import ApiKeyIn, Mode, RateLimits
-from kalends_shared.contracts.errors import FieldError, KalendsError
+from kalends_shared.contracts.errors import FieldError, KalendsError, invalid_fields
 
 PER_MINUTE: Final = 100
 PER_HOUR: Final = 1_000
@@ -74,7 +74,7 @@ def admit(
         wrong.append(FieldError("#/expires_at", "invalid", "must be in the future"))
     limits = _limits(body.rate_limits, ceiling, wrong)
     if wrong:
-        raise KalendsError("validation_failed", f"{wrong[0].pointer} {wrong[0].detail}.", tuple(wrong))
+        raise invalid_fields(wrong)
     return NewKey(body.name, scopes, mode, body.type, body.expires_at, limits, bytes(body.metadata))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec import Struct
 
-from kalends_shared.contracts.errors import FieldError, KalendsError, invalid
+from kalends_shared.contracts.errors import KalendsError, invalid
 from kalends_shared.contracts.types import EMPTY
 from kalends_shared.contracts.webhooks import Webhook, WebhookFilters, WebhookIn
 from kalends_webhooks.domain.outcome import DEFAULT_SCHEDULE
@@ -151,18 +151,18 @@ def headers_problem(headers: msgspec.Raw, brand: Brand) -> str | None:
     for name, value in given.items():
         lower = name.lower()
         if not _TOKEN.fullmatch(name):
-            return f"{name!r} is not the name of a header"
+            return f"must not hold {name!r}, which is no name of a header"
         if lower in _OWNED or lower in ours or lower.startswith(_OWNED_PREFIXES):
-            return f"{name} is set by the sender"
+            return f"must not hold {name}, which the sender sets"
         if not isinstance(value, str) or not _VALUE.fullmatch(value):
-            return f"{name} must be text that a header can carry"
+            return f"must hold text that a header can carry, as {name} does not"
     if len({name.lower() for name in given}) < len(given):
-        return "names a header twice"
+        return "must not name a header twice"
     return None
 
 
 def url_refused(detail: str) -> KalendsError:
-    return KalendsError("validation_failed", f"The url {detail}.", (FieldError("#/url", "url_not_allowed", detail),))
+    return invalid("#/url", "url_not_allowed", detail)
 
 
 class Chosen(Protocol):
