@@ -265,21 +265,21 @@ def read(node: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("newer", [False, True])
-async def test_every_list_reads_a_few_pages_of_rows_and_never_the_table(db: Database, newer: bool) -> None:
+async def test_every_list_reads_a_few_pages_of_rows_and_never_the_table(
+    db: Database, owner: "asyncpg.Connection[Any]", newer: bool
+) -> None:
     """`newer`: of a tenant that the planner's statistics do not know yet."""
     rows, per_page = 30_000, 25
-    owner = await asyncpg.connect(db.url)
     tenants = ("acc_big-live", TENANT) if newer else (TENANT,)
     for tenant in tenants:
-        await db.pool.execute(FILL, tenant, NOW - timedelta(minutes=rows // 2), NOW, rows)
-        await db.pool.execute(FILL_SEATS, tenant)
-        await db.pool.execute(FILL_PEOPLE, tenant, NOW, rows)
-        await db.pool.execute(PERSON_OF_ALL, tenant, people.email_hash("ada@example.test"), NOW)
+        await owner.execute(FILL, tenant, NOW - timedelta(minutes=rows // 2), NOW, rows)
+        await owner.execute(FILL_SEATS, tenant)
+        await owner.execute(FILL_PEOPLE, tenant, NOW, rows)
+        await owner.execute(PERSON_OF_ALL, tenant, people.email_hash("ada@example.test"), NOW)
         if tenant == tenants[0]:
             for table in ("bookings", "seats", "people", "person_ids"):
-                await owner.execute(f"ALTER TABLE booking.{table} SET (autovacuum_enabled = false)")
-                await owner.execute(f"VACUUM ANALYZE booking.{table}")
-    await owner.close()
+                await owner.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+                await owner.execute(f"VACUUM ANALYZE {table}")
     middle = lists.make_cursor(booking_lists.Key(NOW + timedelta(minutes=10), "bkg_"))
     too_many = {}
     async with db.pool.acquire() as conn:
@@ -339,14 +339,15 @@ class Counts:
         return int(await self._conn.fetchval(self.SQL, self._relations))
 
 
-async def test_a_list_as_of_a_moment_reads_the_days_that_it_needs_and_never_all_that_was(db: Database) -> None:
+async def test_a_list_as_of_a_moment_reads_the_days_that_it_needs_and_never_all_that_was(
+    db: Database, owner: "asyncpg.Connection[Any]"
+) -> None:
     rows = 28_800
     begin = NOW - timedelta(days=100)
-    await db.pool.execute(FILL_EVENTS, TENANT, begin, NOW, rows)
-    owner = await asyncpg.connect(db.url)
-    await owner.execute("VACUUM ANALYZE booking.events")
+    await owner.execute(FILL_EVENTS, TENANT, begin, NOW, rows)
+    await owner.execute("ALTER TABLE events SET (autovacuum_enabled = false)")
+    await owner.execute("VACUUM ANALYZE events")
     relations = [row[0] for row in await owner.fetch(RELATIONS)]
-    await owner.close()
     too_many, empty = {}, []
     for filters in AS_OF:
         asked = query(filters, BookingsQuery)

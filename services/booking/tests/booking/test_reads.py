@@ -63,18 +63,20 @@ RELATIONS = """
 SELECT array_agg(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'booking' AND c.relkind IN ('r', 'i')
 """
+# What a session has read is counted seconds later, unless it is told to.
+FLUSH = "SELECT pg_stat_force_next_flush()"
 READ = "SELECT sum(pg_stat_get_tuples_returned(c) + pg_stat_get_tuples_fetched(c))::bigint FROM unnest($1::oid[]) c"
 
 
-async def fill(db: Database, tenant: str) -> None:
-    await db.pool.execute(FILL, tenant, NOW - timedelta(minutes=ROWS // 2), NOW, ROWS)
+async def fill(owner: "asyncpg.Connection[Any]", tenant: str) -> None:
+    await owner.execute(FILL, tenant, NOW - timedelta(minutes=ROWS // 2), NOW, ROWS)
     for statement in FILLS:
-        await db.pool.execute(statement, tenant)
-    await db.pool.execute(FILL_PEOPLE, tenant, NOW, ROWS)
+        await owner.execute(statement, tenant)
+    await owner.execute(FILL_PEOPLE, tenant, NOW, ROWS)
 
 
 class Reads:
-    """One connection, of which Postgres tells how many rows of tables and indexes it has read."""
+    """One connection, while nobody else reads; Postgres tells how many rows of tables and indexes have been read."""
 
     def __init__(self, db: Database, relations: list[int]) -> None:
         self.db, self._relations = db, relations
@@ -85,21 +87,20 @@ class Reads:
         return await self._read() - before
 
     async def _read(self) -> int:
-        await self.db.pool.execute("SELECT pg_stat_force_next_flush()")
+        await self.db.pool.execute(FLUSH)
         return int(await self.db.pool.fetchval(READ, self._relations))
 
 
 @pytest.fixture
-async def reads(db: Database, database_url: str) -> AsyncIterator[Reads]:
+async def reads(db: Database, owner: "asyncpg.Connection[Any]") -> AsyncIterator[Reads]:
     """Statistics of one tenant, and another as large that has come since."""
-    await fill(db, BIG)
-    owner = await asyncpg.connect(database_url)
+    await fill(owner, BIG)
     for row in await owner.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'booking'"):
-        await owner.execute(f"ALTER TABLE booking.{row['tablename']} SET (autovacuum_enabled = false)")
-        await owner.execute(f"ANALYZE booking.{row['tablename']}")
+        await owner.execute(f"ALTER TABLE {row['tablename']} SET (autovacuum_enabled = false)")
+        await owner.execute(f"ANALYZE {row['tablename']}")
     relations = await owner.fetchval(RELATIONS)
-    await owner.close()
-    await fill(db, NEW)
+    await fill(owner, NEW)
+    await owner.execute(FLUSH)
     one = await Database.connect(db.url, "booking", size=1)
     yield Reads(one, relations)
     await one.close()
