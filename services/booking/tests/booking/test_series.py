@@ -97,6 +97,38 @@ async def test_limits_count_the_series_itself_also_against_who_came_between(
     assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 1
 
 
+@pytest.mark.parametrize("limit", [Limit(count=3, per="month"), Limit(minutes=90, per="month")])
+async def test_a_group_that_a_series_joins_counts_once(client: Client, quotes: AlwaysOpen, limit: Limit) -> None:
+    """slots.md 8: joining one that is begun is never limited, and adds nothing."""
+    quotes.event_types["evt_visit"] = event_type(limits=[limit], capacity=3)
+    await client.book()
+    made = await client.book(recurrence=DAILY, booker_email="bob@x.test")
+    assert (made.status, made.body["series"]["skipped"]) == (201, [])
+    # The period is full now: its groups may be joined by all of a series, and by no more than them.
+    longer = {"rrule": "FREQ=DAILY;COUNT=4"}
+    assert (await refusal(client.book(recurrence=longer, booker_email="eve@x.test"))).code == "limit_reached"
+    assert (await client.book(recurrence=DAILY, booker_email="eve@x.test")).status == 201
+
+
+async def test_a_series_is_held_to_the_limit_where_the_group_that_it_was_to_join_is_gone(
+    client: Client, db: Database, quotes: AlwaysOpen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The series was planned to add two to what was there; then what it was to join went, and another came instead."""
+    quotes.event_types["evt_visit"] = event_type(limits=[Limit(count=3, per="month")], capacity=3)
+    joined = (await client.book()).body["id"]
+    commit = placing.commit
+
+    async def late(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(placing, "commit", commit)
+        await client.act(joined, "cancel")
+        assert (await client.book(NOON - DAY)).status == 201
+        return await commit(*args, **kwargs)
+
+    monkeypatch.setattr(placing, "commit", late)
+    assert (await refusal(client.book(recurrence=DAILY, booker_email="bob@x.test"))).code == "limit_reached"
+    assert await db.pool.fetchval("SELECT count(*) FROM reservations") == 1
+
+
 async def test_the_cap_a_booker_counts_all_of_it(client: Client, quotes: AlwaysOpen) -> None:
     quotes.event_types["evt_visit"] = event_type(max_active_per_booker=3)
     await client.book(NOON - DAY)

@@ -173,7 +173,7 @@ def _options(wish: Wish, seen: Seen) -> list[Option]:
     calm = [host for host in wish.start.hosts if not _met(wish, seen, host.id)]
     if len(calm) < wish.needed:
         raise refused("busy")
-    places = [(host, _begun(wish, seen, host.id)) for host in calm]
+    places = [(host, seats_taken(wish, seen, host.id)) for host in calm]
     free = [(host, begun) for host, begun in places if begun + wish.seats <= wish.event_type.capacity]
     if len(free) < wish.needed:
         raise refused("capacity")
@@ -206,7 +206,7 @@ def _met(wish: Wish, seen: Seen, subject_id: str) -> bool:
     )
 
 
-def _begun(wish: Wish, seen: Seen, subject_id: str) -> int:
+def seats_taken(wish: Wish, seen: Seen, subject_id: str) -> int:
     """Rule 6: the seats taken in the group slot that would be joined, 0 where one would be begun."""
     shared = (t for t in seen.taken if t.subject_id == subject_id and _shared(wish, t, wish.event_type.id))
     return next((taken.seats for taken in shared), 0)

@@ -68,13 +68,9 @@ def create(
         else placing.create(booking_id, request, wish, [option], booker, now, series_id)
         for n, (booking_id, (wish, option)) in enumerate(zip(booking_ids, planned.served, strict=True))
     ]
-    parts = []
-    for n, one in enumerate(made):
-        choice = one.choices[0]
-        parts.append(replace(choice, limits=tuple(_less(limit, planned.served[:n]) for limit in choice.limits)))
     first = made[0]
     cap = first.cap and first.cap._replace(at_most=first.cap.at_most - len(made) + 1)
-    return Decision(choices=(_joined(parts),), frees=first.frees, locks=first.locks, cap=cap)
+    return Decision(choices=(_joined([one.choices[0] for one in made]),), frees=first.frees, locks=first.locks, cap=cap)
 
 
 def cancel(one: BookingState, others: Iterable[BookingState], now: datetime, request: CancelIn) -> Decision:
@@ -163,25 +159,19 @@ def _with(seen: Seen, wish: Wish, booked: Sequence[tuple[Wish, Option]]) -> Seen
     counted = dict(seen.counted)
     for limit in choosing.all_limits(wish):
         count, spent = counted.get(limit, (0, 0))
-        more, longer = _spent(limit, booked)
+        more, longer = _spent(limit, booked, seen)
         counted[limit] = count + more, spent + longer
     return Seen(tuple(taken), counted)
 
 
-def _less(limit: HostLimit, booked: Sequence[tuple[Wish, Option]]) -> HostLimit:
-    """The limit as it binds a booking of a series, those before it counted."""
-    count, spent = _spent(limit, booked)
-    return limit._replace(
-        max_count=None if limit.max_count is None else limit.max_count - count,
-        max_minutes=None if limit.max_minutes is None else limit.max_minutes - spent,
-    )
-
-
-def _spent(limit: HostLimit, booked: Sequence[tuple[Wish, Option]]) -> tuple[int, int]:
+def _spent(limit: HostLimit, booked: Sequence[tuple[Wish, Option]], seen: Seen) -> tuple[int, int]:
+    """What of these bookings counts against a limit; what joins a group that is begun is in the counts that are seen."""
     inside = [
         wish.start
         for wish, option in booked
-        if limit.from_at <= wish.start.start_at < limit.to_at and any(host.id == limit.host_id for host in option.hosts)
+        if limit.from_at <= wish.start.start_at < limit.to_at
+        and any(host.id == limit.host_id for host in option.hosts)
+        and not choosing.seats_taken(wish, seen, limit.host_id)
     ]
     return len(inside), sum(minutes(start.start_at, start.end_at) for start in inside)
 
