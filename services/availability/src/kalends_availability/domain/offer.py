@@ -102,7 +102,8 @@ def _slots(view: View, where: Zone, day: int, piece: Piece, found: int) -> str:
         return ",".join([_slot(where, start, piece.offset, minutes, view.seats_left(start)) for start in starts])
     following = where.pieces(day + 1)
     whole = piece.end - piece.start == DAY and following and following[0].start == piece.end
-    if not whole or (following[0].offset != piece.offset and (found.bit_length() - 1 + minutes) >= DAY):
+    ends_after = found.bit_length() - 1 + minutes >= DAY
+    if not whole or (ends_after and any(later.offset != piece.offset for later in following)):
         return ",".join([_slot(where, piece.start + at, piece.offset, minutes, 1) for at in ones(found)])
     # Days look alike: the text of one, with marks for its date and the next, serves all days of the same starts.
     text = _TEXTS.get((found, piece.offset, minutes), lambda: _pattern(ones(found), offset_text(piece.offset), minutes))

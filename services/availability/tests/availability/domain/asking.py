@@ -18,7 +18,7 @@ from kalends_shared.contracts.availability import (
 )
 
 from .facts import answer, facts_of, plan_of
-from .oracle import Oracle, Question, Taken, World
+from .oracle import Oracle, Question, Taken, World, written
 
 MADE: dict[str, Any] = {
     "created_at": datetime(2020, 1, 1, tzinfo=UTC),
@@ -80,6 +80,8 @@ def slots(
     ask = Ask(now=now, minutes=minutes, seats=seats, host_id=host_id, ignored=ignored)
     body = answer(plan_of(world), facts_of(world), ask, zone, first, end)
     found = [(datetime.fromisoformat(s["start_at"]), s["seats_left"]) for d in body["days"] for s in d["slots"]]
+    ends = [s["end_at"] for d in body["days"] for s in d["slots"]]
+    assert ends == [written(start + timedelta(minutes=minutes), zone) for start, _ in found]
     assert found == sorted(found)
     assert [d["date"] for d in body["days"]] == [str(first + timedelta(n)) for n in range((end - first).days + 1)]
     oracle = Oracle(world, Question(now, zone, first, end, minutes, seats, host_id, ignored))

@@ -64,6 +64,11 @@ def local(at: datetime, zone: str) -> date:
     return at.astimezone(zoneinfo.ZoneInfo(zone)).date()
 
 
+def written(at: datetime, zone: str) -> str:
+    """RFC 3339 in the zone's wall time."""
+    return at.astimezone(zoneinfo.ZoneInfo(zone)).isoformat().replace("+00:00", "Z")
+
+
 def number(at: datetime) -> int:
     return int(at.timestamp()) // 60
 

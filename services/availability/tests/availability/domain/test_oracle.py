@@ -51,6 +51,8 @@ def engine(world: World, ask: Question) -> list[tuple[datetime, int]]:
         for slot in day["slots"]:
             start, end = datetime.fromisoformat(slot["start_at"]), datetime.fromisoformat(slot["end_at"])
             assert slot["start_at"][:10] == day["date"]
+            assert slot["start_at"] == oracle.written(start, ask.zone)
+            assert slot["end_at"] == oracle.written(end, ask.zone)
             assert (end - start).total_seconds() == ask.minutes * 60
             found.append((start, slot["seats_left"]))
     assert [day["date"] for day in body["days"]] == sorted({day["date"] for day in body["days"]})

@@ -48,6 +48,12 @@ class TestFit:
         table = schedule("UTC", ("23:00", "24:00"), ("00:00", "00:30"))
         assert starts(table, duration_minutes=60, slot_interval_minutes=30) == ["01T23:00", "01T23:30"]
 
+    def test_an_end_after_midnight_has_the_offset_of_its_own_time(self) -> None:
+        # Chicago's clocks change at 2:00, so that the next date begins with the offset of this one.
+        table = schedule("America/Chicago", ("00:00", "24:00"))
+        for day in ("2027-03-13", "2027-11-06"):
+            assert starts(table, day, zone="America/Chicago", duration_minutes=300, slot_interval_minutes=60)
+
     def test_buffers_need_not_be_working_time(self) -> None:
         assert starts(nine_to("09:30"), buffer_before_minutes=60, buffer_after_minutes=60) == ["01T09:00"]
 
