@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from .making import state
+from kalends_webhooks.store import queue
+from kalends_webhooks.store.queue import Ended, Wanted
+
+from .making import TENANT, state
 from .receiver import Got, Receiver, Writer
 from .rig import LATER, Rig
 
@@ -106,3 +109,31 @@ async def test_ordered_goes_on_after_what_has_failed_for_good(rig: Rig, receiver
         ("booking.confirmed", "succeeded"),
         ("booking.created", "failed"),
     ]
+
+
+async def test_ordered_has_one_of_a_booking_in_flight_amid_replays(still: Rig):
+    webhook = await still.subscribe("http://127.0.0.1:9999/", ["booking.created", "booking.cancelled"], ordered=True)
+
+    async def claimed() -> list[tuple[str, str]]:
+        rows = await queue.claim(still.db.pool, [Wanted(TENANT, webhook["id"], 10, 50)], "test.1")
+        return [(row["type"], row["id"]) for row in rows]
+
+    async def succeeded(delivery: str) -> None:
+        ended = Ended(TENANT, delivery, "test.1", "succeeded", None, b"[]")
+        assert await queue.finish(still.db.pool, [ended], datetime.now(UTC)) == {delivery}
+
+    async with still.running(still.relay, still.consumer):
+        booking = await still.book()
+        await still.append("booking.cancelled", booking)
+        await still.caught_up()
+    await still.ask("replay_webhook", {}, id=webhook["id"])
+    order = []
+    for _ in range(4):
+        ((kind, delivery),) = await claimed()
+        assert await claimed() == [], "two of the same event go one after the other"
+        order.append(kind)
+        if len(order) == 3:
+            await still.ask("replay_webhook", {}, id=webhook["id"])
+            assert await claimed() == [], "what is older waits for what is under way"
+        await succeeded(delivery)
+    assert order == ["booking.created", "booking.created", "booking.cancelled", "booking.created"]

@@ -108,3 +108,23 @@ async def test_a_round_reads_what_it_takes(still: Rig, *, analyzed: bool):
         assert by_finish.queue == TAKEN
         assert by_claim.log == by_finish.log == by_finish.events == 0
         assert by_claim.whole_tables == by_finish.whole_tables == 0
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["statistics of empty tables", "statistics as they are"])
+async def test_order_is_judged_by_what_waits_of_the_same_bookings(still: Rig, *, analyzed: bool):
+    webhook = await still.subscribe("http://127.0.0.1:9999/", ordered=True)
+    async with still.owner() as owner:
+        await owner.execute(EVENTS, TENANT, 1, 1)
+        await owner.execute(QUEUE, TENANT, webhook["id"], 1, 20_000, 1)
+        # Four of each booking, all due, of which the first may go; the oldest are those that are looked at first.
+        await owner.execute(
+            "UPDATE queue SET stream_id = 'bkg_' || (replay::integer - 1) / 4, due_at = now() - (20000 - replay::integer) * interval '1 ms'"
+        )
+        if analyzed:
+            await owner.execute("ANALYZE queue, public_events, deliveries")
+    async with still.db.pool.acquire() as conn, conn.transaction():
+        start = await read(conn)
+        assert len(await queue.claim(conn, [Wanted(TENANT, webhook["id"], CLAIMED, 50)], "test.1")) == CLAIMED
+        by_claim = (await read(conn)).since(start)
+    assert by_claim.queue <= 2 * CLAIMED + 4 * CLAIMED * 4
+    assert by_claim.whole_tables == 0
