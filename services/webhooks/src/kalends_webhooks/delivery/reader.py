@@ -76,8 +76,10 @@ class ResponseReader:
         del self._buffer[: end + skip]
         self._spend(end)
         version, _, rest = first.partition(" ")
-        code = rest[:3]
-        if not (version.startswith("HTTP/1.") and len(code) == 3 and code.isascii() and code.isdigit()):
+        code = rest.partition(" ")[0]
+        if not (
+            version.startswith("HTTP/1.") and len(code) == 3 and code.isascii() and code.isdigit() and code >= "100"
+        ):
             raise ProtocolError("the answer does not begin as HTTP/1.1 does")
         if 100 <= int(code) < 200:
             if int(code) == 101:
