@@ -42,7 +42,7 @@ class Running:
     async def end(self) -> int:
         if self.process.returncode is None:
             self.process.terminate()
-        return await asyncio.wait_for(self.process.wait(), 60)
+        return await asyncio.wait_for(self.process.wait(), 120)
 
 
 class Api:
@@ -99,14 +99,14 @@ async def running(env: Mapping[str, str], folder: Path, name: str = "gateway") -
     finally:
         if process.returncode is None:
             process.terminate()
-        await asyncio.wait_for(process.wait(), 60)
+        await asyncio.wait_for(process.wait(), 120)
 
 
 async def bootstrap(env: Mapping[str, str]) -> dict[str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "kalends_gateway", "bootstrap", env=dict(env), stdout=asyncio.subprocess.PIPE
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0
     made: dict[str, str] = msgspec.json.decode(out)
     return made

@@ -25,7 +25,7 @@ async def test_frozen_advanced_and_released(keyed: Keyed, serve: Serve) -> None:
     moves = await serve("booking", advance_clock=done)
     calls = await serve("availability", get_host=done)
     test, live = await keyed("write", mode="test"), await keyed("write")
-    at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=30)
+    at = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     try:
         frozen = await test("POST", "/test-clock", {"freeze_at": iso(at)})
         assert (frozen.status_code, frozen.json()) == (200, {"now": iso(at)})
@@ -141,7 +141,7 @@ async def test_the_clock_stands_where_booking_could_not_fire(keyed: Keyed, serve
 async def test_a_repeated_advance_is_one(keyed: Keyed, serve: Serve) -> None:
     moves = await serve("booking", advance_clock=done)
     test = await keyed("write", mode="test")
-    at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=30)
+    at = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     await test("POST", "/test-clock", {"freeze_at": iso(at)})
     try:
         once = {"Idempotency-Key": str(uuid.uuid4())}

@@ -97,7 +97,7 @@ async def test_without_nats_it_answers_what_it_can_and_comes_back(
 ) -> None:
     own_environment["KALENDS_NATS_URL"] = own_nats.url
     secret = (await bootstrap(own_environment))["api_key"]
-    gateway = await start(more={"KALENDS_REQUEST_SECONDS": "3", "KALENDS_KEY_LEASE_SECONDS": "1"})
+    gateway = await start(more={"KALENDS_REQUEST_SECONDS": "8", "KALENDS_KEY_LEASE_SECONDS": "1"})
     api = under(gateway, secret)
     await asyncio.to_thread(own_nats.kill)
     assert (await api("GET", "/me")).status_code == 200

@@ -1,6 +1,6 @@
 """Holds: they keep a slot from everybody else, become a booking once, and run out."""
 
-import asyncio
+import itertools
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,13 +25,12 @@ from .world import HALF_HOUR, NOON, NOW, TENANT, AlwaysOpen, Client, call, event
 
 TTL = timedelta(seconds=300)
 DAY = timedelta(days=1)
+_keys = itertools.count()
 
 
 async def hold(client: Client, at: datetime = NOON, **body: Any) -> Any:
     request = {"event_type_id": "evt_visit", "start_at": at, **body}
-    return await client.ask(
-        "create_hold", request, path="/holds", idempotency_key=f"{at}-{asyncio.get_running_loop().time()}"
-    )
+    return await client.ask("create_hold", request, path="/holds", idempotency_key=f"hold-{next(_keys)}")
 
 
 async def get(client: Client, hold_id: str) -> Any:

@@ -45,10 +45,12 @@ async def test_after_downtime_what_is_due_is_told_once_by_two_workers(client: Cl
     other = await Database.connect(db.url, "booking", size=4)
     try:
         workers = [TimerWorker(db, fire), TimerWorker(other, fire)]
-        for _ in range(40):
+
+        async def done() -> bool:
             await asyncio.gather(*(worker.look() for worker in workers))
-            if not await db.pool.fetchval("SELECT count(*) FROM timers"):
-                break
+            return not await db.pool.fetchval("SELECT count(*) FROM timers")
+
+        await eventually_async(done)
     finally:
         await other.close()
     told = ["booking.created", "meeting.started", "meeting.ended", "booking.completed"]
@@ -109,7 +111,7 @@ async def test_kill_9_in_the_middle_of_a_batch_loses_nothing_and_tells_nothing_t
                 blocked[:] = [row[0] for row in await looker.fetch(BLOCKED, holder.get_server_pid())]
                 return bool(blocked)
 
-            await eventually_async(stuck, 60)
+            await eventually_async(stuck)
             victim = replicas.pop(blocked[0].removeprefix("kalends-"))
             victim.kill()
             await asyncio.to_thread(victim.wait)
@@ -117,7 +119,7 @@ async def test_kill_9_in_the_middle_of_a_batch_loses_nothing_and_tells_nothing_t
         async def done() -> bool:
             return not await db.pool.fetchval("SELECT count(*) FROM timers")
 
-        await eventually_async(done, 60)
+        await eventually_async(done)
     finally:
         await holder.close()
         await looker.close()

@@ -86,7 +86,7 @@ async def asked(api: Client, pool: Explained, kind: Any) -> float:
 
 @pytest.mark.parametrize("superseded", [False, True], ids=["completed", "superseded"])
 async def test_a_host_with_50_000_past_bookings_is_read_like_one_with_none(
-    watched: tuple[Client, Explained], db: Database, superseded: bool
+    watched: tuple[Client, Explained], db: Database, owner: "asyncpg.Connection[Any]", superseded: bool
 ) -> None:
     api, pool = watched
     room = await api.made("resource", {"name": "Room"})
@@ -103,7 +103,7 @@ async def test_a_host_with_50_000_past_bookings_is_read_like_one_with_none(
 
     async def past(tenant: str, subject: str, resource: str | None, bookings: int) -> None:
         for first in range(0, bookings, 5_000):
-            await db.pool.execute(PAST, tenant, subject, resource, kind["id"], first, last, seen_until)
+            await owner.execute(PAST, tenant, subject, resource, kind["id"], first, last, seen_until)
 
     # Statistics that know nothing of this tenant, as they are while it is filled.
     await past("acc_other-live", "hst_other", None, 5_000)

@@ -263,5 +263,7 @@ async def test_a_reference_and_a_deletion_at_once(api: Client) -> None:
     for _ in range(10):
         host = await api.host(ALWAYS)
         outcomes = await asyncio.gather(api.delete("host", host["id"]), api.event_type(host), return_exceptions=True)
+        if any(isinstance(one, Exception) and transient(one) for one in outcomes):
+            continue  # a server that answers slowly may also give up a wait for a lock
         deleted, made = outcomes
         assert isinstance(deleted, KalendsError) != isinstance(made, KalendsError), outcomes
