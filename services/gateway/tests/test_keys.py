@@ -10,9 +10,11 @@ import pytest
 from gateway_kit import Api, Keyed, Running, Start, Under, bootstrap, problem
 
 from kalends_gateway.identity import Identities
+from kalends_gateway.settings import BootstrapSettings
 from kalends_gateway.store import keys
 from kalends_gateway.usage import Usage
 from kalends_shared.db import Database
+from kalends_shared.settings import SettingsError, load
 from kalends_shared.testkit.waiting import eventually_async
 
 
@@ -279,6 +281,13 @@ async def test_another_tenants_key_is_not_there(admin: Api, keyed: Keyed) -> Non
     assert mine not in [k["id"] for k in listed]
     assert {k["mode"] for k in listed} == {"test"}
     assert (await admin("GET", f"/api-keys/{mine}")).status_code == 200
+
+
+def test_no_account_is_made_in_a_zone_that_there_is_not() -> None:
+    given = {"KALENDS_DATABASE_URL": "postgresql://db", "KALENDS_ACCOUNT_TIMEZONE": "Europe/Madrid"}
+    assert load(BootstrapSettings, given).account_timezone == "Europe/Madrid"
+    with pytest.raises(SettingsError, match=r"KALENDS_ACCOUNT_TIMEZONE: 'Madrid' is not an IANA time zone"):
+        load(BootstrapSettings, given | {"KALENDS_ACCOUNT_TIMEZONE": "Madrid"})
 
 
 async def test_bootstrap_makes_one_account_and_keeps_a_key_that_opens(

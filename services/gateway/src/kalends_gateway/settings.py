@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from kalends_shared.contracts import checks
 from kalends_shared.settings import Port, ServiceSettings
 
 
@@ -49,3 +50,7 @@ class BootstrapSettings(GatewaySettings, frozen=True, kw_only=True):
         str, Meta(pattern="^[a-z0-9-]{1,64}$", description="By which the account is found again.")
     ] = "demo"
     account_timezone: Annotated[str, Meta(description="The account's time zone.")] = "UTC"
+
+    def __post_init__(self) -> None:
+        for _, problem in checks.zone(self.account_timezone):
+            raise ValueError(f"KALENDS_ACCOUNT_TIMEZONE: {self.account_timezone!r} {problem}")
