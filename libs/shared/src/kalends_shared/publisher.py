@@ -111,28 +111,36 @@ class Publisher:
         return bool(info["created"] == self.created and info["state"]["last_seq"] == self.sequence)
 
     async def publish(self, messages: Sequence[Message]) -> int:
-        """Writes some of the messages, from the first on, all of them or none; returns how many: call it until all are written.
+        """Writes some of the messages, from the first on; returns how many: call it until all are written.
 
         Raises:
-            JetStreamError: the server refused them.
-            OSError, TimeoutError, nats errors: whether they were written is unknown.
+            JetStreamError: the server refused one of them.
+            OSError, TimeoutError, nats errors: how many of them were written is unknown.
         """
         if len(messages) <= SINGLES:
-            await self._single(*messages[0])
-            return 1
+            await self._singles(messages)
+            return len(messages)
         count, size = 0, 0
         while count < len(messages) and (size < BATCH_BYTES or count == 0):
             size += len(messages[count][1])
             count += 1
         if count == 1:
-            await self._single(*messages[0])
+            await self._singles(messages[:1])
         else:
             await self._batch(messages[:count])
         return count
 
-    async def _single(self, subject: str, body: bytes) -> None:
-        headers = {"Nats-Expected-Last-Sequence": str(self.sequence)}
-        self.sequence = checked(await self._ask(subject, body, headers))["seq"]
+    async def _singles(self, messages: Sequence[Message]) -> None:
+        """One by one, but without waiting for each: it expects the one before it to be the last, so none passes a lost one.
+
+        Another writer that goes on from the same end means the same message by each place: so it may be in between.
+        """
+        fenced = [
+            (subject, body, {"Nats-Expected-Last-Sequence": str(self.sequence + n)})
+            for n, (subject, body) in enumerate(messages)
+        ]
+        for answer in await self._ask(*fenced):
+            self.sequence = checked(answer)["seq"]
 
     async def _batch(self, messages: Sequence[Message]) -> None:
         """An atomic batch (ADR-50): all of it or nothing, the first fenced, the first and the last answered."""
@@ -143,22 +151,29 @@ class Publisher:
             headers = batch | {"Nats-Batch-Sequence": str(number)}
             if number == 1:
                 headers["Nats-Expected-Last-Sequence"] = str(self.sequence)
-                if refused := await self._ask(subject, body, headers):
+                (refused,) = await self._ask((subject, body, headers))
+                if refused:
                     checked(refused)
             elif number < last:
                 await self._bus.publish(subject, body, headers=headers)
             else:
                 headers["Nats-Batch-Commit"] = "1"
-                self.sequence = checked(await self._ask(subject, body, headers))["seq"]
+                (answer,) = await self._ask((subject, body, headers))
+                self.sequence = checked(answer)["seq"]
 
-    async def _ask(self, subject: str, body: bytes, headers: dict[str, str]) -> bytes:
-        """A request to the stream. Where the connection is lost meanwhile so is the answer, and nobody waits for it."""
-        asked = asyncio.ensure_future(self._bus.request(subject, body, timeout=ACK_SECONDS, headers=headers))
+    async def _ask(self, *messages: tuple[str, bytes, dict[str, str]]) -> list[bytes]:
+        """Requests to the stream, in their order. Where the connection is lost so are the answers, and nobody waits for them."""
+        asked = asyncio.gather(
+            *(
+                self._bus.request(subject, body, timeout=ACK_SECONDS, headers=headers)
+                for subject, body, headers in messages
+            )
+        )
         try:
             while not (await asyncio.wait({asked}, timeout=LOOK_SECONDS))[0]:
                 if not self._bus.is_connected or self.reconnected:
                     raise nats_errors.ConnectionReconnectingError
-            return (await asked).data
+            return [answer.data for answer in await asked]
         finally:
             asked.cancel()
 
