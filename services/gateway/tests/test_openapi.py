@@ -21,6 +21,9 @@ async def test_it_is_served_without_a_key(gateway: Running) -> None:
         assert served.json() == msgspec.json.decode(msgspec.json.encode(document()))
         assert served.headers["content-type"] == "application/json"
         page = await http.get("/docs")
+        assert {one.headers["cache-control"] for one in (served, page)} == {"no-cache"}, (
+            "another release says other things"
+        )
         assert page.headers["content-type"].startswith("text/html")
         for endpoint in ENDPOINTS:
             assert endpoint.path in page.text
@@ -36,6 +39,8 @@ def test_every_endpoint_is_in_it_and_every_reference_leads_somewhere() -> None:
     assert found == {(e.method, "/api/v1" + e.path) for e in ENDPOINTS}
     ids = [operation["operationId"] for _, _, operation in operations(described["paths"])]
     assert len(ids) == len(set(ids))
+    summaries = [operation["summary"] for _, _, operation in operations(described["paths"])]
+    assert [one for one in summaries if re.search(r"\b(a [aeiou]|an [^aeiouA])", one)] == [], "read aloud"
     references = set(re.findall(r'"\$ref":"#/([^"]+)"', msgspec.json.encode(described).decode()))
     assert references
     for reference in references:

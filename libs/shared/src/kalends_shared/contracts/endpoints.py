@@ -74,6 +74,7 @@ def _delete(path: str, service: str, rpc: str, needs: Needs, summary: str, **mor
 def _crud(path: str, one: str, service: str, made: type[Struct], out: type[Struct]) -> list[Endpoint]:
     """The five endpoints of a kind of thing that is created, read, listed, changed and deleted by id."""
     many, name = path.strip("/").replace("-", "_"), one.replace("_", " ")
+    a_thing = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
     taken = ("slug_in_use",) if "slug" in made.__struct_fields__ else ()
     return [
         _get(
@@ -87,13 +88,21 @@ def _crud(path: str, one: str, service: str, made: type[Struct], out: type[Struc
             lists=True,
         ),
         _post(
-            path, service, f"create_{one}", "write", f"Create a {name}", body=made, answer=out, status=201, errors=taken
+            path,
+            service,
+            f"create_{one}",
+            "write",
+            f"Create {a_thing}",
+            body=made,
+            answer=out,
+            status=201,
+            errors=taken,
         ),
-        _get(f"{path}/{{id}}", service, f"get_{one}", "read", f"Read a {name}", answer=out),
+        _get(f"{path}/{{id}}", service, f"get_{one}", "read", f"Read {a_thing}", answer=out),
         _patch(
-            f"{path}/{{id}}", service, f"patch_{one}", "write", f"Change a {name}", body=made, answer=out, errors=taken
+            f"{path}/{{id}}", service, f"patch_{one}", "write", f"Change {a_thing}", body=made, answer=out, errors=taken
         ),
-        _delete(f"{path}/{{id}}", service, f"delete_{one}", "write", f"Delete a {name}", errors=("in_use",)),
+        _delete(f"{path}/{{id}}", service, f"delete_{one}", "write", f"Delete {a_thing}", errors=("in_use",)),
     ]
 
 

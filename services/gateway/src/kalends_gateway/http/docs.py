@@ -24,7 +24,8 @@ code, pre { font: .85em/1.5 ui-monospace, monospace; } pre { background: var(--s
 table { border-collapse: collapse; width: 100%; font-size: .88rem; margin: .4rem 0 1rem; }
 td, th { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); }
 td:first-child { white-space: nowrap; } small { opacity: .7; } summary { cursor: pointer; }
-@media (max-width: 60rem) { body { display: block; } nav { position: static; height: auto; border: 0; } main { padding: 1rem; } }
+@media (max-width: 60rem) { body { display: block; } nav { position: static; height: auto; border: 0; } main { padding: 1rem; }
+  td:first-child { white-space: normal; } code { overflow-wrap: anywhere; } }
 """
 
 
@@ -40,7 +41,7 @@ def pages() -> list[HTTPRouteHandler]:
 def _served(path: str, body: bytes, kind: str) -> HTTPRouteHandler:
     async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
         visit_of(request.scope).unit.rename(f"GET {path}")
-        return Response(body, media_type=kind)
+        return Response(body, media_type=kind, headers={"cache-control": "no-cache"})
 
     return HTTPRouteHandler(path, http_method=["GET", "HEAD"])(show)
 
