@@ -85,3 +85,61 @@ async def test_it_falls_with_its_last_seat_be_it_a_hold(client: Client, quotes: 
     assert (await refusal(release(client, held))).code == "not_found"
     await release(client, kept)
     assert await places(db) == []
+
+
+def wider(quotes: AlwaysOpen, minutes: int) -> None:
+    """The group's buffer after it from now on; beside it another event type of the same host."""
+    quotes.event_types["evt_visit"] = event_type(capacity=3, buffer_after_minutes=minutes)
+    quotes.event_types["evt_next"] = event_type(id="evt_next")
+
+
+async def spans(db: Database) -> list[tuple[Any, ...]]:
+    rows = await db.pool.fetch("SELECT lower(during), upper(during) FROM reservations ORDER BY 1")
+    return [tuple(row) for row in rows]
+
+
+async def test_who_joins_has_their_own_buffers_reserved(client: Client, quotes: AlwaysOpen, db: Database) -> None:
+    """slots.md 5: with the buffers as they were when it was booked, which may have grown since the group was begun."""
+    wider(quotes, 0)
+    await client.book()
+    wider(quotes, 30)
+    joined = (await client.book()).body["id"]
+    assert await spans(db) == [(NOON, NOON + 2 * HALF_HOUR)]
+    assert (await refusal(client.book(NOON + HALF_HOUR, event_type_id="evt_next"))).code == "slot_taken"
+    # With who asked for it goes what only they had reserved.
+    await client.act(joined, "cancel")
+    assert await spans(db) == [(NOON, NOON + HALF_HOUR)]
+    assert (await client.book(NOON + HALF_HOUR, event_type_id="evt_next")).status == 201
+    # There is no room for such buffers any more, so it may not be joined with them, but with less.
+    assert (await refusal(client.book())).code == "slot_taken"
+    wider(quotes, 0)
+    assert (await client.book()).status == 201
+
+
+async def test_what_is_left_of_a_group_reserves_no_more_than_it_asked_for(
+    client: Client, quotes: AlwaysOpen, db: Database
+) -> None:
+    wider(quotes, 30)
+    begun = (await client.book()).body["id"]
+    held = (await hold(client, seats=1, ttl_seconds=60)).body["id"]
+    wider(quotes, 0)
+    await client.book()
+    await client.act(begun, "reschedule", {"start_at": LATER})
+    assert (NOON, NOON + 2 * HALF_HOUR) in await spans(db)
+    await release(client, held)
+    assert (NOON, NOON + HALF_HOUR) in await spans(db)
+    assert (await client.book(NOON + HALF_HOUR, event_type_id="evt_next")).status == 201
+    assert await misplaced(db) == []
+
+
+async def test_a_hold_that_has_run_out_is_not_in_the_way_of_buffers_that_grow(
+    client: Client, quotes: AlwaysOpen, db: Database
+) -> None:
+    wider(quotes, 0)
+    await client.book()
+    await hold(client, NOON + HALF_HOUR, event_type_id="evt_next", seats=1, ttl_seconds=60)
+    wider(quotes, 30)
+    assert (await refusal(client.book())).code == "slot_taken"
+    client.now = NOW + timedelta(seconds=60)  # whether or not its timer has fired
+    assert (await client.book()).status == 201
+    assert await spans(db) == [(NOON, NOON + 2 * HALF_HOUR)]
