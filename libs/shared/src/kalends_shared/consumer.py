@@ -120,9 +120,7 @@ class Consumer:
                 await wait(stop, PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it was, the checkpoint says where to go on
                 if passing(error) or isinstance(error, JetStreamError | Moved):
-                    telemetry.log(
-                        "consumer.interrupted", "warning", source=self.source, error=f"{type(error).__name__}: {error}"
-                    )
+                    telemetry.log("consumer.interrupted", "warning", source=self.source, error=telemetry.brief(error))
                 else:
                     telemetry.failed("consumer.failed", error, source=self.source)
                 pause = BACKOFF[0] if time.monotonic() - began > 2 * BACKOFF[1] else min(pause * 2, BACKOFF[1])

@@ -6,13 +6,15 @@ the event store (see `event_store.tail`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
 import asyncpg
 import asyncpg.exceptions
 from asyncpg.pool import PoolConnectionProxy
+
+from kalends_shared import telemetry
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
 
@@ -55,6 +57,17 @@ def transient(error: BaseException) -> bool:
         return stale or state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES
     # The last is what asyncpg says of a connection that was cut off in the middle of a statement.
     return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError)
+
+
+@contextmanager
+def tolerant(event: str) -> Iterator[None]:
+    """Logs a failure that is `transient`, under this name, and goes on; any other is raised."""
+    try:
+        yield
+    except Exception as error:
+        if not transient(error):
+            raise
+        telemetry.log(event, "warning", error=telemetry.brief(error))
 
 
 async def _prepare(conn: Connection) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from kalends_shared.contracts.call import Call, Reply, encoded
 from kalends_shared.contracts.errors import ErrorBody, KalendsError
-from kalends_shared.db import Connection, Database
+from kalends_shared.db import Connection, Database, tolerant
 from kalends_shared.service import wait
 
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
@@ -263,9 +263,9 @@ async def prune(conn: "Connection | Any", limit: int = 1000) -> int:
 async def keep_pruned(pool: Any, stop: asyncio.Event) -> None:
     """Forgets old answers, in batches, until `stop`; a task for `Service.supervise`."""
     while not await wait(stop, PRUNE_SECONDS):
-        while await prune(pool):
-            if stop.is_set():
-                return
+        with tolerant("answers.not_pruned"):
+            while await prune(pool) and not stop.is_set():
+                pass
 
 
 def _key(call: Call) -> tuple[str, str, str, str]:

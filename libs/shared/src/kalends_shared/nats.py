@@ -39,7 +39,7 @@ async def connect(url: str, name: str, health: Health | None = None, tls: ssl.SS
 
     async def wrong(error: Exception) -> None:
         nonlocal told
-        text = f"{type(error).__name__}: {error}"
+        text = telemetry.brief(error)
         # A server that is away is tried ten times a second, and fails in the same way each time.
         if text != told or (client is not None and client.is_connected):
             telemetry.log("nats.error", "warning", error=text)
@@ -70,4 +70,4 @@ async def close(client: Client) -> None:
     try:
         await client.close()
     except OSError as error:
-        telemetry.log("nats.closed_away", "warning", error=f"{type(error).__name__}: {error}")
+        telemetry.log("nats.closed_away", "warning", error=telemetry.brief(error))

@@ -129,7 +129,7 @@ class Relay:
                             "relay.interrupted",
                             "warning",
                             context=self.context,
-                            error=f"{type(error).__name__}: {error}",
+                            error=telemetry.brief(error),
                         )
                     else:
                         telemetry.failed("relay.failed", error, context=self.context)

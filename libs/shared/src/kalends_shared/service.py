@@ -93,7 +93,7 @@ class Service(Generic[S]):
                         await check()
                     self.health.set(name, None)
                 except Exception as error:  # noqa: BLE001 - whatever it raises, it is not there
-                    self.health.set(name, f"{type(error).__name__}: {error}"[:200])
+                    self.health.set(name, telemetry.brief(error)[:200])
                 await wait(stop, WATCH_SECONDS)
 
         self.supervise(f"watch {name}", look)
@@ -163,7 +163,7 @@ class Service(Generic[S]):
                 if stop.is_set():
                     return
                 telemetry.failed("task.failed", error, task=name)
-                self.health.set(name, f"{type(error).__name__}: {error}"[:200])
+                self.health.set(name, telemetry.brief(error)[:200])
             pause = BACKOFF[0] if loop.time() - began > STEADY_SECONDS else pause
             await wait(stop, pause * random.uniform(0.75, 1.25))
             pause = min(pause * 2, BACKOFF[1])

@@ -225,6 +225,11 @@ def told(error: BaseException, length: int = 4000) -> str:
     return _QUOTED.sub("", "".join(traceback.format_exception(error)))[-length:]
 
 
+def brief(error: BaseException) -> str:
+    """An error in a line, for what passes by itself; without what `told` leaves out."""
+    return _QUOTED.sub("", f"{type(error).__name__}: {error}").strip()
+
+
 def _judge(error: BaseException) -> tuple[str, str]:
     """(outcome, level). A refusal is an answer like any other; only what we broke is an error."""
     if isinstance(error, KalendsError):

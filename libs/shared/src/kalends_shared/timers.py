@@ -16,7 +16,7 @@ import msgspec
 from prometheus_client import Counter, Histogram
 
 from kalends_shared import telemetry
-from kalends_shared.db import Connection, Database, transient
+from kalends_shared.db import Connection, Database, tolerant, transient
 from kalends_shared.service import wait
 
 BATCH: Final = 100  # timers a transaction, which holds back every tail of the server while it writes
@@ -169,12 +169,8 @@ class TimerWorker:
         """
         while not stop.is_set():
             pause = POLL_SECONDS
-            try:
+            with tolerant("timers.interrupted"):
                 pause = await self.look()
-            except Exception as error:
-                if not transient(error):
-                    raise
-                telemetry.log("timers.interrupted", "warning", error=f"{type(error).__name__}: {error}")
             await wait(stop, pause)
 
     async def look(self) -> float:
@@ -230,7 +226,7 @@ class TimerWorker:
         FAILURES.inc()
         about = {"tenant": timer.tenant_id, "key": timer.key}
         if transient(error):
-            telemetry.log("timer.interrupted", "warning", error=f"{type(error).__name__}: {error}", **about)
+            telemetry.log("timer.interrupted", "warning", error=telemetry.brief(error), **about)
         else:
             telemetry.failed("timer.failed", error, **about)
         text = telemetry.told(error, _ERROR_LENGTH)

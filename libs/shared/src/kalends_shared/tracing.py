@@ -34,8 +34,7 @@ KINDS: Final = {
     "rpc": SpanKind.SERVER,
     "call": SpanKind.CLIENT,
     "attempt": SpanKind.CLIENT,
-    "events": SpanKind.CONSUMER,
-    "publish": SpanKind.PRODUCER,
+    "consume": SpanKind.CONSUMER,
 }
 
 

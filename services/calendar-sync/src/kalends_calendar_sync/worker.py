@@ -57,7 +57,7 @@ class Worker(Generic[C]):
             await self._work(claimed)
         except Exception as error:  # noqa: BLE001 (this is where it ends; the lease brings the work back)
             if transient(error):
-                telemetry.log("worker.interrupted", "warning", error=f"{type(error).__name__}: {error}")
+                telemetry.log("worker.interrupted", "warning", error=telemetry.brief(error))
             else:
                 telemetry.failed("worker.failed", error)
         finally:

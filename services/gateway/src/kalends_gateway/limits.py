@@ -69,7 +69,7 @@ class RateLimits:
         except (RedisError, OSError, TimeoutError) as error:
             self._again = self._time() + PAUSE_SECONDS
             UNLIMITED.inc()
-            telemetry.log("rate limits are not counted", "warning", error=f"{type(error).__name__}: {error}")
+            telemetry.log("rate limits are not counted", "warning", error=telemetry.brief(error))
             return None
         return verdict(bool(found[0]), most, (found[1], found[3]), (found[2], found[4]))
 

@@ -199,7 +199,7 @@ class Replica:
         try:
             await bus.publish(SUBJECT, msgspec.json.encode(list(changes)))
         except Exception as error:  # noqa: BLE001 - the sweep catches what a broadcast lost
-            telemetry.log("broadcast.lost", "warning", error=f"{type(error).__name__}: {error}")
+            telemetry.log("broadcast.lost", "warning", error=telemetry.brief(error))
 
     async def listen(self, bus: Client) -> None:
         """Hears the broadcasts of all replicas."""
@@ -236,7 +236,7 @@ class Replica:
                 self._horizon = None
                 if not transient(error):
                     raise
-                telemetry.log("replica.not_swept", "warning", error=f"{type(error).__name__}: {error}")
+                telemetry.log("replica.not_swept", "warning", error=telemetry.brief(error))
 
 
 def _around(frame: Frame) -> Stretch:

@@ -3,8 +3,7 @@
 import asyncio
 from typing import Any, Final
 
-from kalends_shared import telemetry
-from kalends_shared.db import Connection, transient
+from kalends_shared.db import Connection, tolerant
 from kalends_shared.service import wait
 
 PAUSE_SECONDS: Final = 60.0
@@ -27,11 +26,7 @@ async def prune(conn: "Connection | Any", limit: int = BATCH) -> int:
 async def keep_pruned(conn: "Connection | Any", stop: asyncio.Event) -> None:
     """Prunes every minute, until `stop` is set."""
     while not stop.is_set():
-        try:
+        with tolerant("reservations.not_pruned"):
             while await prune(conn) == BATCH and not stop.is_set():
                 pass
-        except Exception as error:
-            if not transient(error):
-                raise
-            telemetry.log("reservations.not_pruned", "warning", error=f"{type(error).__name__}: {error}")
         await wait(stop, PAUSE_SECONDS)

@@ -3,12 +3,12 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from kalends_shared import telemetry
-from kalends_shared.db import Database, transient
+from kalends_shared.db import Database, tolerant, transient
 from kalends_webhooks.delivery import metrics
 from kalends_webhooks.delivery.job import Clock, Job, Lane, wall
 from kalends_webhooks.delivery.lanes import SLOW_SECONDS, Lanes
@@ -111,7 +111,7 @@ class Worker:
             for task in (ending, *loops):
                 task.cancel()
             await asyncio.gather(ending, *loops, return_exceptions=True)
-        with _passing("webhooks.leave_failed"):
+        with tolerant("webhooks.leave_failed"):
             if freed := await queue.leaves(self._db.pool, self._name):
                 telemetry.log("webhooks.given_back", "warning", deliveries=freed)
 
@@ -146,7 +146,7 @@ class Worker:
                         self._lanes.free(lane, asked)
                     if not transient(error):
                         raise
-                    telemetry.log("webhooks.claim_failed", "warning", error=f"{type(error).__name__}: {error}")
+                    telemetry.log("webhooks.claim_failed", "warning", error=telemetry.brief(error))
                     await asyncio.sleep(FLUSH_PAUSE[1] / 4)
 
     async def _claim(self, chosen: list[tuple[Lane, int]]) -> list[Job]:
@@ -185,7 +185,7 @@ class Worker:
                 if not transient(error):
                     raise
                 well_since = time.monotonic() + POLL_SECONDS
-                telemetry.log("webhooks.poll_failed", "warning", error=f"{type(error).__name__}: {error}")
+                telemetry.log("webhooks.poll_failed", "warning", error=telemetry.brief(error))
             else:
                 self.wake(Lane(tenant, webhook) for tenant, webhook, _ in due)
                 metrics.OLDEST.set(max((age for _, _, age in due), default=0.0))
@@ -205,7 +205,7 @@ class Worker:
     async def _counting(self) -> None:
         """The backlog, for operators to look at."""
         while True:
-            with _passing("webhooks.count_failed"):
+            with tolerant("webhooks.count_failed"):
                 metrics.DUE.set(await queue.backlog(self._db.pool))
             await asyncio.sleep(COUNT_SECONDS)
 
@@ -253,7 +253,7 @@ class Worker:
     async def _give_back(self, job: Job, wait: float) -> None:
         """Leaves a delivery, unsent, to whoever claims it next."""
         self._lanes.free(job.lane)
-        with _passing("webhooks.give_back_failed"):  # else its lease ends
+        with tolerant("webhooks.give_back_failed"):  # else its lease ends
             await queue.give_back(self._db.pool, job.lane.tenant_id, job.id, job.claim, wait)
 
     def _learn(self, job: Job, sent: Sent, next_: Next) -> None:
@@ -284,7 +284,7 @@ class Worker:
                     written = await queue.finish(self._db.pool, [ended for ended, _, _ in batch], self._clock())
                 except Exception as error:  # noqa: BLE001 - whatever it is, the others' results must get through
                     # A claim may be refused later, and then the delivery is made once more; it is never lost.
-                    telemetry.log("webhooks.finish_failed", "warning", error=f"{type(error).__name__}: {error}")
+                    telemetry.log("webhooks.finish_failed", "warning", error=telemetry.brief(error))
                     if transient(error):
                         await asyncio.sleep(pause)
                         pause = min(pause * 2, FLUSH_PAUSE[1])
@@ -314,18 +314,9 @@ class Worker:
             if next_.wait is not None and next_.wait <= SOON_SECONDS:
                 asyncio.get_running_loop().call_later(next_.wait + 0.005, self.wake, (lane,))
         if disable or failed:
-            await self._follow(list(disable.items()), failed)
-
-
-@contextmanager
-def _passing(event: str) -> Iterator[None]:
-    """Logs a failure that may pass, and goes on; any other is raised."""
-    try:
-        yield
-    except Exception as error:
-        if not transient(error):
-            raise
-        telemetry.log(event, "warning", error=f"{type(error).__name__}: {error}")
+            # What is lost here the next attempt brings again; were it raised, every attempt under way would be cut off.
+            with tolerant("webhooks.follow_failed"):
+                await self._follow(list(disable.items()), failed)
 
 
 def _job(row: Any, claim: str, since: float) -> Job:
