@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from kalends_booking.domain.decision import State
-from kalends_booking.store.rebuild import replay, streams
+from kalends_booking.store.rebuild import pages, replay
 from kalends_shared.contracts.booking import BookingState
 from kalends_shared.db import Database
 
@@ -25,17 +25,15 @@ SELECT r.subject_id FROM reservations r WHERE NOT EXISTS (
 async def misplaced(db: Database) -> list[str]:
     """Bookings and holds whose places are not those that their events say, and subjects reserved for nobody; none, ever."""
     wrong: list[str] = [row["subject_id"] for row in await db.pool.fetch(ORPHANS)]
-    async for tenant, stream_id in streams(db):
-        async with db.transaction() as conn:
-            state = await replay(conn, tenant, stream_id)
-            rows = await conn.fetch(PLACES, tenant, stream_id)
-        assert state is not None
-        held = [row for row in rows if row["in_force"]]
-        found = [(row["subject_id"], row["start_at"], row["end_at"], row["seats"]) for row in held]
-        status = state.status if isinstance(state, BookingState) else None
-        told = all(row["status"] == status for row in rows)
-        if found != _places(state) or not told or not all(row["reserved"] for row in held):
-            wrong.append(stream_id)
+    async for keys in pages(db):
+        for (tenant, stream_id), state in (await replay(db.pool, keys)).items():
+            rows = await db.pool.fetch(PLACES, tenant, stream_id)
+            held = [row for row in rows if row["in_force"]]
+            found = [(row["subject_id"], row["start_at"], row["end_at"], row["seats"]) for row in held]
+            status = state.status if isinstance(state, BookingState) else None
+            told = all(row["status"] == status for row in rows)
+            if found != _places(state) or not told or not all(row["reserved"] for row in held):
+                wrong.append(stream_id)
     return wrong
 
 

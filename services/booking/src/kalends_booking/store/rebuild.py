@@ -1,6 +1,6 @@
 """The read model out of the events again, and whether the two are the same."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +12,9 @@ from kalends_booking.store.commit import booking_row
 from kalends_shared.contracts.booking import BookingState, HoldState
 from kalends_shared.db import Connection, Database
 
+Key = tuple[str, str]
+"""Tenant and id."""
+
 PAGE: Final = 200
 
 STREAMS: Final = """
@@ -20,13 +23,19 @@ WHERE (tenant_id, stream_id) > ($1, $2) AND (stream_id LIKE 'bkg\\_%' OR stream_
 ORDER BY tenant_id, stream_id LIMIT $3
 """
 EVENTS: Final = """
-SELECT type, schema_version, occurred_at, data, state FROM events WHERE tenant_id = $1 AND stream_id = $2 ORDER BY version
+SELECT e.tenant_id, e.stream_id, e.type, e.schema_version, e.occurred_at, e.data, e.state
+FROM unnest($1::text[], $2::text[]) AS w (tenant_id, stream_id)
+JOIN events e ON e.tenant_id = w.tenant_id AND e.stream_id = w.stream_id ORDER BY e.tenant_id, e.stream_id, e.version
 """
-BOOKING: Final = """
-SELECT id, event_type_id, start_at, end_at, status, series_id, person_id, person_version, version, state
-FROM bookings WHERE tenant_id = $1 AND id = $2
+BOOKINGS: Final = """
+SELECT b.tenant_id, b.id, b.event_type_id, b.start_at, b.end_at, b.status, b.series_id, b.person_id, b.person_version,
+    b.version, b.state
+FROM unnest($1::text[], $2::text[]) AS w (tenant_id, id) JOIN bookings b ON b.tenant_id = w.tenant_id AND b.id = w.id
 """
-HOLD: Final = "SELECT id, version, state FROM holds WHERE tenant_id = $1 AND id = $2"
+HOLDS: Final = """
+SELECT h.tenant_id, h.id, h.version, h.state
+FROM unnest($1::text[], $2::text[]) AS w (tenant_id, id) JOIN holds h ON h.tenant_id = w.tenant_id AND h.id = w.id
+"""
 # A row that is ahead was written by a command meanwhile, and is right.
 PUT_BOOKING: Final = """
 INSERT INTO bookings (tenant_id, id, event_type_id, start_at, end_at, status, series_id, person_id, person_version,
@@ -45,35 +54,45 @@ WHERE holds.version <= excluded.version
 """
 
 
-async def replay(conn: "Connection | Any", tenant: str, stream_id: str) -> State | None:
-    """A booking or hold by its events alone; None where it has none."""
-    state: State | None = None
-    for row in await conn.fetch(EVENTS, tenant, stream_id):
+async def replay(conn: "Connection | Any", keys: Sequence[Key]) -> dict[Key, State]:
+    """Bookings and holds by their events alone; those that have some."""
+    states: dict[Key, State] = {}
+    for row in await conn.fetch(EVENTS, *_columns(keys)):
+        key = row["tenant_id"], row["stream_id"]
         event = codec.decode(row["type"], row["schema_version"], row["data"], row["state"])
-        if stream_id.startswith("bkg_"):
-            assert state is None or isinstance(state, BookingState)
-            state = booking.evolve(state, event, row["occurred_at"])
+        before = states.get(key)
+        if row["stream_id"].startswith("bkg_"):
+            assert before is None or isinstance(before, BookingState)
+            states[key] = booking.evolve(before, event, row["occurred_at"])
         else:
-            assert state is None or isinstance(state, HoldState)
-            state = hold.evolve(state, event, row["occurred_at"])
-    return state
+            assert before is None or isinstance(before, HoldState)
+            states[key] = hold.evolve(before, event, row["occurred_at"])
+    return states
 
 
 async def rebuild(db: Database, *, write: bool = True) -> list[str]:
     """Replays every stream; returns those whose row differed from it, which `write` puts right. Commands go on meanwhile."""
-    different = []
-    async for tenant, stream_id in streams(db):
-        async with db.transaction() as conn:
-            state = await replay(conn, tenant, stream_id)
-            assert state is not None
-            row = _row(state)
-            found = await conn.fetchrow(BOOKING if isinstance(state, BookingState) else HOLD, tenant, stream_id)
-            if found is not None and (tuple(found) == row or found["version"] > state.version):
-                continue
-            different.append(stream_id)
-            if write:
-                await conn.execute(PUT_BOOKING if isinstance(state, BookingState) else PUT_HOLD, tenant, *row)
+    different: list[str] = []
+    async for keys in pages(db):
+        states = await replay(db.pool, keys)
+        found = await _rows(db, keys)  # after the events, so that it is as new as they are or newer
+        wrong = [key for key in keys if _differ(found.get(key), states[key])]
+        different += [stream_id for _, stream_id in wrong]
+        for put, kind in ((PUT_BOOKING, BookingState), (PUT_HOLD, HoldState)) if write else ():
+            rows = [(key[0], *_row(states[key])) for key in wrong if isinstance(states[key], kind)]
+            await db.pool.executemany(put, rows)
     return different
+
+
+async def _rows(db: Database, keys: Sequence[Key]) -> dict[Key, Any]:
+    """The rows that serve."""
+    rows = [row for query in (BOOKINGS, HOLDS) for row in await db.pool.fetch(query, *_columns(keys))]
+    return {(row["tenant_id"], row["id"]): row for row in rows}
+
+
+def _differ(found: Any, state: State) -> bool:
+    """Whether a row, or none, is not what the events say; one that is ahead of them is newer than they were."""
+    return found is None or (found["version"] <= state.version and tuple(found)[1:] != _row(state))
 
 
 def _row(state: State) -> tuple[Any, ...]:
@@ -83,10 +102,14 @@ def _row(state: State) -> tuple[Any, ...]:
     return (state.id, state.version, encoded)
 
 
-async def streams(db: Database) -> AsyncIterator[tuple[str, str]]:
-    """(tenant, id) of every booking and hold."""
+def _columns(keys: Sequence[Key]) -> tuple[list[str], list[str]]:
+    return [tenant for tenant, _ in keys], [stream_id for _, stream_id in keys]
+
+
+async def pages(db: Database) -> AsyncIterator[list[Key]]:
+    """Every booking and hold, some at a time."""
     last = ("", "")
     while rows := await db.pool.fetch(STREAMS, *last, PAGE):
-        for row in rows:
-            yield row["tenant_id"], row["stream_id"]
-        last = (rows[-1]["tenant_id"], rows[-1]["stream_id"])
+        keys = [(row["tenant_id"], row["stream_id"]) for row in rows]
+        yield keys
+        last = keys[-1]
