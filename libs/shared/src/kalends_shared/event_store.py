@@ -35,6 +35,9 @@ SELECT tenant_id, stream_id, version, tx, position, id, type, schema_version, oc
 FROM events
 WHERE (tx, position) > ($1, $2) AND tx < tail_horizon() ORDER BY tx, position LIMIT $3
 """
+LATEST: Final = """
+SELECT version, tx, position FROM events WHERE tenant_id = $1 AND stream_id = $2 ORDER BY version DESC LIMIT 1
+"""
 LAST: Final = "SELECT tx, position FROM events ORDER BY tx DESC, position DESC LIMIT 1"
 TX_RANGE: Final = "SELECT coalesce(min(tx), 0), coalesce(max(tx), 0) FROM events"
 FIRST_FROM: Final = (
@@ -184,6 +187,12 @@ async def history(
 ) -> list[Stored]:
     """The stream's events after a version, oldest first."""
     return [Stored(*row) for row in await conn.fetch(HISTORY, tenant, stream_id, after_version, limit)]
+
+
+async def latest(conn: Connection, tenant: str, stream_id: str) -> Appended | None:
+    """What the last append to the stream did: where it stands, for a write that changes nothing; None where it is empty."""
+    row = await conn.fetchrow(LATEST, tenant, stream_id)
+    return Appended(*row) if row is not None else None
 
 
 async def raise_epoch(conn: Connection) -> int:

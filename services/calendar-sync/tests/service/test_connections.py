@@ -110,7 +110,9 @@ async def test_changes_are_held_to_their_version(world: World) -> None:
         await world.calendars.patch(world.call({"reads_busy": True}, params=params, if_match='W/"1"'))
     assert error.value.code == "version_mismatch"
     again = await world.calendars.patch(world.call({"reads_busy": False}, params=params))
-    assert again.etag == '"2"'
+    assert (again.etag, again.position) == ('"2"', changed.position)
+    asked = await world.calendars.sync(world.call(params=params, path="/sync"))
+    assert (asked.status, asked.position) == (202, changed.position)
     state = msgspec.json.decode((await world.events())[-1].state, type=CalendarState)
     assert (state.version, state.reads_busy) == (2, False)
 
@@ -215,6 +217,8 @@ async def test_an_own_block_is_busy_until_it_goes(world: World) -> None:
     moved = await world.blocks.patch(world.call({"end_at": tomorrow(14)}, params=params, if_match='"1"'))
     assert shown(moved)["version"] == 2
     assert await world.busy() == [span(NOON, 120)]
+    same = await world.blocks.patch(world.call({"end_at": tomorrow(14)}, params=params))
+    assert (shown(same)["version"], same.position) == (2, moved.position)
     for change in ({"busy": False}, {"busy": True, "status": "cancelled"}):
         await world.blocks.patch(world.call(change, params=params))
         assert await world.busy() == []

@@ -141,7 +141,7 @@ class Calendars:
             if getattr(before, name) != getattr(row, name)
         }
         if row == before:
-            return None
+            return await event_store.latest(conn, call.tenant, row.id)
         row.version += 1
         row.updated_at = call.now
         made = await calendars.change(
@@ -177,7 +177,7 @@ class Calendars:
             check_match(call, row.version)
             await conn.execute(cursors.ASK, call.tenant, row.id)
             await conn.execute(mirrors.REVIVE, call.tenant, row.id)
-            return _shown(row, status=202)
+            return _shown(row, await event_store.latest(conn, call.tenant, row.id), status=202)
 
         reply = await idempotent(self._db, call, ask)
         await self._changed()

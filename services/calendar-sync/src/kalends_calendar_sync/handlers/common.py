@@ -30,7 +30,7 @@ async def zone_of(host_zone: GetHost, call: Call, host_id: str) -> str:
 def shown(
     body: bytes, version: int, made: Appended | None = None, *, status: int = 200, location: str | None = None
 ) -> Reply:
-    """An object as its reader sees it; with what was appended, the position of that."""
+    """An object as its reader sees it; of a write, with the position of what was appended last."""
     return Reply(status=status, body=body, etag=etag(version), location=location, position=_position(made))
 
 

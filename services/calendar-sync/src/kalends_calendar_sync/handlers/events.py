@@ -108,7 +108,7 @@ class Events:
                 metadata=bytes(wanted.metadata),
             )
             if changed == row:
-                return _shown(row)
+                return _shown(row, await event_store.latest(conn, call.tenant, row.id))
             changed.version, changed.updated_at = row.version + 1, call.now
             made = await events.update(conn, call, changed, _busy(changed))
         await self._changed()
