@@ -3,6 +3,8 @@
 import asyncio
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -250,6 +252,27 @@ def test_a_name_whose_server_hangs_holds_one_thread(monkeypatch: pytest.MonkeyPa
     finally:
         hung.set()
     assert asked == ["hung.test", "127.0.0.1"]
+
+
+def test_a_name_whose_server_hangs_does_not_hold_up_the_process_end() -> None:
+    program = """
+import asyncio, socket, threading
+from kalends_shared import net
+from kalends_shared.service import run_loop
+
+socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
+
+async def resolve():
+    try:
+        async with asyncio.timeout(0.05):
+            await net.Policy().resolve("hung.test", 443)
+    except TimeoutError:
+        print("given up")
+
+run_loop(resolve)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "given up\n"), ended.stderr
 
 
 async def test_no_proxy_of_the_environment_is_used(

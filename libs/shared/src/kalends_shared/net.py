@@ -9,8 +9,9 @@ import asyncio
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, TypeAlias
@@ -22,7 +23,7 @@ import httpx
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
-RESOLVERS: Final = 256
+RESOLVERS: Final = 256  # lookups at once
 _CLOSED_V4: Final = tuple(
     IPv4Network(net)
     for net in (
@@ -58,8 +59,8 @@ class Policy:
         """
         self._allow: tuple[Network, ...] = tuple(ip_network(net) for net in allow)
         self._allow_http = allow_http
-        self._resolvers = ThreadPoolExecutor(RESOLVERS, "resolve")
-        self._lookups: dict[tuple[str, int], asyncio.Future[list[Any]]] = {}
+        self._turn = asyncio.Semaphore(RESOLVERS)
+        self._lookups: dict[tuple[str, int], asyncio.Task[list[Any]]] = {}
 
     def allows(self, address: Address) -> bool:
         """Tells whether an address may be dialled; one that embeds an IPv4 address is judged by that."""
@@ -117,18 +118,27 @@ class Policy:
     async def _lookup(self, host: str, port: int) -> list[Any]:
         """What the resolver says, as a lookup holds a thread until its name server has answered.
 
-        A name whose server hangs must not hold them all: it has one at a time, and who gives up leaves it to the next. Nor
-        are the threads the loop's own: of uvloop's four, two may wait for names.
+        A name whose server hangs must not hold them all: it has one at a time, and who gives up leaves it to the next.
         """
         key = (host, port)
         lookup = self._lookups.get(key)
         if lookup is None:
-            ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-            lookup = self._lookups[key] = asyncio.get_running_loop().run_in_executor(self._resolvers, ask)
+            lookup = self._lookups[key] = asyncio.create_task(self._ask(host, port))
             lookup.add_done_callback(partial(self._looked_up, key))
         return await asyncio.shield(lookup)
 
-    def _looked_up(self, key: tuple[str, int], done: "asyncio.Future[list[Any]]") -> None:
+    async def _ask(self, host: str, port: int) -> list[Any]:
+        """Has a thread of its own ask, which nobody waits for at the process's end, as for an executor's.
+
+        Nor is it one of the loop's own: of uvloop's four, two may wait for names.
+        """
+        async with self._turn:
+            answer: Future[list[Any]] = Future()
+            answer.set_running_or_notify_cancel()  # it cannot be called off
+            threading.Thread(target=_resolve, args=(host, port, answer), name="resolve", daemon=True).start()
+            return await asyncio.wrap_future(answer)
+
+    def _looked_up(self, key: tuple[str, int], done: "asyncio.Task[list[Any]]") -> None:
         del self._lookups[key]
         if not done.cancelled():
             done.exception()  # told to those who still wait, if any do
@@ -148,6 +158,13 @@ class Policy:
             except OSError as error:
                 problem = error
         raise problem or OSError(f"{host} has no address")
+
+
+def _resolve(host: str, port: int, answer: "Future[list[Any]]") -> None:
+    try:
+        answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except Exception as error:  # noqa: BLE001 - whatever it is, whoever asked is told
+        answer.set_exception(error)
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
