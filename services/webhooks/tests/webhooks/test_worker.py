@@ -11,6 +11,7 @@ from kalends_shared.net import Policy
 from kalends_shared.seal import Keyring
 from kalends_shared.testkit.waiting import eventually_async
 from kalends_webhooks.delivery import http1, metrics
+from kalends_webhooks.delivery.job import Lane
 from kalends_webhooks.store import queue
 from kalends_webhooks.store.queue import Ended
 
@@ -221,6 +222,35 @@ async def test_connections_are_kept_and_a_kept_one_that_was_closed_costs_nothing
     await rig.append("booking.cancelled", booking)
     log = await rig.ended(webhook, 6)
     assert [len(one["attempts"]) for one in log] == [1] * 6
+
+
+async def test_a_database_that_was_away_behind_an_attempt_stops_no_other(rig: Rig, receiver: Receiver):
+    follow, failed = rig.worker._follow, asyncio.Event()
+
+    async def away(disable: list[tuple[Lane, str]], lanes: set[Lane]) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise ConnectionResetError("cut off")
+        await follow(disable, lanes)
+
+    rig.worker._follow = away
+    let_go = asyncio.Event()
+
+    async def answer_late(writer: Writer) -> None:
+        await let_go.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    receiver.script["/slow"] = answer_late
+    slow = await rig.subscribe(receiver.url("/slow"), ["booking.confirmed"], timeout_seconds=30)
+    bad = await rig.subscribe(receiver.url("/bad"), ["booking.confirmed"], retry_schedule=[])
+    receiver.answer = lambda got: (500 if got.path == "/bad" else 200, {}, b"")
+    await rig.book()
+    await rig.ended(bad)
+    async with asyncio.timeout(60):
+        await failed.wait()
+    let_go.set()
+    (ended,) = await rig.ended(slow)
+    assert (ended["status"], len(ended["attempts"])) == ("succeeded", 1)
 
 
 async def test_a_subscription_that_is_gone_has_its_deliveries_ended(rig: Rig, receiver: Receiver):
