@@ -106,7 +106,9 @@ def test_refusals_and_headers_are_told() -> None:
         "responses"
     ].keys()
     assert {"ETag", "Location", "Kalends-Position", "Idempotent-Replayed"} <= book["responses"]["201"]["headers"].keys()
-    assert "Retry-After" in book["responses"]["409"]["headers"]
+    assert {"Retry-After", "Idempotent-Replayed"} <= book["responses"]["409"]["headers"].keys()
+    assert "Idempotent-Replayed" not in book["responses"]["422"]["headers"], "which is never stored"
+    assert "Location" in found["POST", "/api/v1/webhooks/{id}/test"]["responses"]["202"]["headers"], "of the delivery"
     assert {"$ref": "#/components/parameters/IdempotencyKeyRequired"} in book["parameters"]
     assert "409" in found["DELETE", "/api/v1/schedules/{id}"]["responses"], "in_use"
     assert "404" in found["GET", "/api/v1/test-clock"]["responses"], "of a live key"

@@ -187,7 +187,7 @@ def _writes(endpoint: Endpoint) -> bool:
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
     headers = [*_LIMITS]
     headers += ["ETag"] if _versioned(endpoint) else []
-    headers += ["Location"] if endpoint.status == 201 else []
+    headers += ["Location"] if endpoint.status == 201 or endpoint.rpc == "test_webhook" else []
     headers += ["Kalends-Position"] if _writes(endpoint) else []
     headers += ["Idempotent-Replayed"] if endpoint.idempotency != "none" else []
     answer: dict[str, Any] = {
@@ -236,6 +236,8 @@ def _refusal(codes: list[str]) -> dict[str, Any]:
     examples = {code: {"summary": TITLES[code], "value": _example(code)} for code in codes}
     told = ", ".join(f"`{code}`" for code in codes)
     headers = [*_LIMITS, *dict.fromkeys(_HEADER_OF[code] for code in codes if code in _HEADER_OF)]
+    # An operation's own 409 is stored under its key, as its success is.
+    headers += ["Idempotent-Replayed"] if "idempotency_in_flight" in codes and len(codes) > 1 else []
     return {
         "description": f"{TITLES[codes[0]]} (`{codes[0]}`)." if len(codes) == 1 else f"One of {told}.",
         "headers": _headers(headers),
