@@ -20,7 +20,7 @@ OFFERED: Final = 5  # choices that one commit tries; where all are lost, it is l
 
 
 class Taken(NamedTuple):
-    """A reservation as it was seen, with what sits in it beside the one that moves."""
+    """A reservation as it was seen; `seats` are those that are taken beside the one that moves."""
 
     subject_id: str
     resource_id: str | None
@@ -30,7 +30,6 @@ class Taken(NamedTuple):
     reserved_from: datetime
     reserved_to: datetime
     seats: int
-    holders: tuple[str, ...]
 
 
 class Seen(Struct, frozen=True):
@@ -152,6 +151,11 @@ def all_limits(wish: Wish) -> list[HostLimit]:
 
 def unit_slot(event_type_id: str, host_id: str) -> str:
     return f"{event_type_id}/{host_id}"
+
+
+def resource_of(unit: str) -> str:
+    """The resource that a unit is of, by the unit's own id."""
+    return unit.rpartition("#")[0]
 
 
 def _allow(wish: Wish) -> None:

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from kalends_booking.domain.choosing import resource_of
 from kalends_booking.domain.decision import Change, Choice, Decision, Timer
 from kalends_booking.domain.events import Event, HoldConverted, HoldExpired, HoldPlaced, HoldReleased
 from kalends_shared.contracts.booking import BookingIn, HoldState
@@ -84,9 +85,5 @@ def conversion(state: HoldState | None, request: BookingIn, booking_id: str, now
 def _free(state: HoldState, event: Event, at_: datetime, *, by_time: bool = False) -> Decision:
     change = Change(state, event, evolve(state, event, at_), at_, by_time)
     return Decision(
-        choices=(Choice(changes=(change,)),), frees=(state.id,), locks=(*state.host_ids, *_resources(state))
+        choices=(Choice(changes=(change,)),), frees=(state.id,), locks=(*state.host_ids, *map(resource_of, state.units))
     )
-
-
-def _resources(state: HoldState) -> list[str]:
-    return [unit.rpartition("#")[0] for unit in state.units]

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kalends_booking.domain import booking, choosing
-from kalends_booking.domain.choosing import Option, Unit, Wish
+from kalends_booking.domain.choosing import Option, Unit, Wish, resource_of
 from kalends_booking.domain.decision import BookerCap, Change, Choice, Claim, Decision, illegal
 from kalends_booking.domain.events import (
     Assignment,
@@ -83,7 +83,7 @@ def held(hold: HoldState) -> Option:
             QuotedHost(id=h.id, name=h.name, email=h.email, timezone=h.timezone, limits_timezone=h.limits_timezone)
             for h in hold.hosts
         ),
-        tuple(Unit(unit.rpartition("#")[0], unit, slot) for unit in hold.units),
+        tuple(Unit(resource_of(unit), unit, slot) for unit in hold.units),
     )
 
 
@@ -111,7 +111,7 @@ def convert(
     )
     change = Change(None, BookingCreated(booking=state), state, now)
     choice = Choice(changes=(change, used), claims=tuple(_reclaim(state)))
-    locks = (*hold.host_ids, *_resources(hold.units))
+    locks = (*hold.host_ids, *map(resource_of, hold.units))
     return Decision(choices=(choice,), frees=(hold.id,), locks=locks, cap=booker.cap(wish.event_type))
 
 
@@ -175,7 +175,7 @@ def reschedule(
     now: datetime,
 ) -> Decision:
     """The booking at its new start, its old place given up in the same transaction."""
-    kept = state.policies
+    kept, now = state.policies, booking.stamp(state, now)
     choices = []
     for option in options:
         event = BookingRescheduled(
@@ -212,6 +212,7 @@ def reassign(
     now: datetime,
 ) -> Decision:
     """The booking with another host in the place of the one that leaves (`substitution` is the wish); all else stays."""
+    now = booking.stamp(state, now)
     first = leaving == state.host_ids[0]
     kept = [one for one in _reclaim(state) if one.subject_id != leaving and not (first and one.resource_id)]
     choices = []
@@ -309,7 +310,7 @@ def _reclaim(state: BookingState) -> Iterable[Claim]:
     high = state.end_at + timedelta(minutes=state.policies.buffer_after_minutes)
     slot = choosing.unit_slot(state.event_type_id, state.host_ids[0])
     hosts = [(host, None, state.event_type_id) for host in state.host_ids]
-    for subject, resource, name in (*hosts, *((unit, unit.rpartition("#")[0], slot) for unit in state.units)):
+    for subject, resource, name in (*hosts, *((unit, resource_of(unit), slot) for unit in state.units)):
         yield Claim(
             state.id, subject, resource, name, state.start_at, state.end_at, low, high, state.seats, _ANY_CAPACITY
         )
@@ -415,7 +416,3 @@ def _hosts(hosts: Iterable[QuotedHost]) -> list[HostSnapshot]:
         )
         for one in hosts
     ]
-
-
-def _resources(units: Iterable[str]) -> list[str]:
-    return [unit.rpartition("#")[0] for unit in units]

@@ -155,7 +155,7 @@ def _with(seen: Seen, wish: Wish, booked: Sequence[tuple[Wish, Option]]) -> Seen
         places = [(host.id, None, one.event_type.id) for host in option.hosts]
         places += [(unit.subject_id, unit.resource_id, unit.slot) for unit in option.units]  # type: ignore[misc]
         for subject, resource, slot in places:
-            taken.append(Taken(subject, resource, slot, start.start_at, start.end_at, low, high, one.seats, ("",)))
+            taken.append(Taken(subject, resource, slot, start.start_at, start.end_at, low, high, one.seats))
     counted = dict(seen.counted)
     for limit in choosing.all_limits(wish):
         count, spent = counted.get(limit, (0, 0))

@@ -132,22 +132,21 @@ async def attempted(
             if decided is None:
                 same = Reply(body=bookings.encode(loaded), etag=etag(loaded.state.version))
                 return await placed(ctx.db.pool, call, same)
-            version = _after(decided.decision.choices[0], loaded.state).version
+            answer = Reply(etag=etag(_after(decided.decision.choices[0], loaded.state).version))
             try:
                 outcome = await commit(
                     ctx.db.pool,
                     call,
                     decided.decision,
                     render=lambda choice, before=loaded.state, shown=decided.shown: _shown(choice, before, shown),  # type: ignore[misc]
-                    keyed=keyed(call, fingerprint, Reply(etag=etag(version)), shown_of(loaded)),
+                    keyed=keyed(call, fingerprint, answer, shown_of(loaded)),
                     person=decided.person,
                 )
             except VersionConflict:
                 continue
             if outcome.kind == "refused" and (decided.final or outcome.rule == "booker"):
                 raise refused(outcome.rule)
-            if (reply := await settled(ctx, outcome, fingerprint)) is not None:
-                reply.etag = reply.etag or etag(version)
+            if (reply := await settled(ctx, outcome, fingerprint, answer)) is not None:
                 return reply
         raise crowded()
 
@@ -167,12 +166,12 @@ def keyed(call: Call, fingerprint: bytes, reply: Reply, person_id: str | None) -
     return Keyed(request_hash=fingerprint, status=head.status, headers=head.headers, person_id=person_id)
 
 
-async def settled(ctx: Context, outcome: Outcome, fingerprint: bytes) -> Reply | None:
-    """The answer where there is one: of what was done, or of the request that came first under the key."""
+async def settled(ctx: Context, outcome: Outcome, fingerprint: bytes, answer: Reply) -> Reply | None:
+    """The answer where there is one: to what was done, by its head `answer`, or to the request that came first under the key."""
     match outcome.kind:
         case "done":
             await ctx.nudge()
-            return Reply(body=outcome.reply, position=outcome.position)
+            return msgspec.structs.replace(answer, body=outcome.reply, position=outcome.position)
         case "stored":
             assert outcome.row is not None
             return idempotency.answer(outcome.row, fingerprint)

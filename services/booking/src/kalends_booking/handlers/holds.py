@@ -51,9 +51,7 @@ async def create_hold(ctx: Context, call: Call) -> Reply:
             outcome = await commit(
                 ctx.db.pool, call, decision, render=_shown, keyed=keyed(call, fingerprint, answer, None)
             )
-            if (reply := await settled(ctx, outcome, fingerprint)) is not None:
-                if outcome.kind == "done":
-                    reply.status, reply.etag, reply.location = answer.status, answer.etag, answer.location
+            if (reply := await settled(ctx, outcome, fingerprint, answer)) is not None:
                 return reply
             if choosing.plain(wish) is not None:
                 raise refused(outcome.rule)

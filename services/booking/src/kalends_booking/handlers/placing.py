@@ -101,9 +101,7 @@ async def _create(
             )
         except VersionConflict:  # of the hold that is converted
             continue
-        if (reply := await settled(ctx, outcome, fingerprint)) is not None:
-            if outcome.kind == "done":
-                reply.status, reply.etag, reply.location = answer.status, answer.etag, answer.location
+        if (reply := await settled(ctx, outcome, fingerprint, answer)) is not None:
             return reply
         if outcome.kind == "person":
             person_id = outcome.person_id

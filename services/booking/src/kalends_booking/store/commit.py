@@ -62,7 +62,6 @@ async def commit(
     render: Render | None = None,
     keyed: Keyed | None = None,
     person: PersonVersion | None = None,
-    causation_id: str | None = None,
 ) -> Outcome:
     """Commits a decision: all of it or nothing; `conn` may be a pool.
 
@@ -83,7 +82,7 @@ async def commit(
         call.now,
         _encode(call.actor),
         call.request_id or None,
-        causation_id,
+        None,  # the cause: what is commanded from outside has none
         telemetry.traceparent() or call.traceparent,
         _entry(call, keyed),
         replies,

@@ -10,10 +10,10 @@ from kalends_shared.db import Connection
 
 _TAKEN: Final = """
 SELECT r.subject_id, r.resource_id, r.slot, r.start_at, r.end_at, lower(r.during) AS reserved_from,
-    upper(r.during) AS reserved_to, s.seats, s.holders
+    upper(r.during) AS reserved_to, s.seats
 FROM reservations r
 CROSS JOIN LATERAL (
-    SELECT sum(s.seats) AS seats, array_agg(s.holder_id) AS holders FROM seats s
+    SELECT sum(s.seats) AS seats FROM seats s
     WHERE s.tenant_id = r.tenant_id AND s.subject_id = r.subject_id AND s.start_at = r.start_at
         AND s.end_at = r.end_at AND s.slot = r.slot AND s.in_force
         AND (s.expires_at IS NULL OR s.expires_at > $4) AND s.holder_id <> ALL ($5::text[])
@@ -61,7 +61,6 @@ async def look(
             row["reserved_from"],
             row["reserved_to"],
             row["seats"],
-            tuple(row["holders"]),
         )
         for row in rows
     )

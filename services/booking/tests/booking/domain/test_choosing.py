@@ -53,11 +53,10 @@ def taken(
     slot: str = "evt_1",
     seats: int = 1,
     shift: timedelta = timedelta(),
-    holders: tuple[str, ...] = ("bkg_x",),
 ) -> Taken:
     resource = subject.partition("#")[0] if "#" in subject else None
     low, high = NOON + shift, ONE + shift
-    return Taken(subject, resource, slot, low, high, low, high, seats, holders)
+    return Taken(subject, resource, slot, low, high, low, high, seats)
 
 
 def hosts(wanted: Wish, *seen: Taken, counted: Any = None) -> list[list[str]]:
