@@ -134,6 +134,36 @@ async def test_as_of_shows_what_was(client: Client, quotes: AlwaysOpen) -> None:
     assert await ids("as_of=2026-04-11T00:00:00Z&page=1&per_page=5") == ["14:00 cancelled"]
 
 
+@pytest.mark.parametrize(
+    ("action", "body", "status"),
+    [
+        ("cancel", {}, "cancelled"),
+        ("patch", {"metadata": {"k": 1}}, "confirmed"),
+        ("reschedule", {"start_at": NOON + 6 * HALF_HOUR}, "confirmed"),
+        ("reassign", {"host_id": "hst_bob"}, "confirmed"),
+    ],
+)
+async def test_what_was_asked_before_the_last_change_is_told_as_of_that_one(
+    client: Client, quotes: AlwaysOpen, action: str, body: dict[str, Any], status: str
+) -> None:
+    """A command waits, or a clock moves while it is under way: then it comes after what was asked later."""
+    quotes.event_types["evt_visit"] = event_type("hst_ann", "hst_bob", assignment="any")
+    made = (await client.book(host_id="hst_ann")).body
+    client.now = NOW + timedelta(minutes=10)
+    await client.act(made["id"], "reschedule", {"start_at": NOON + 2 * HALF_HOUR})
+    client.now = NOW + timedelta(minutes=5)
+    done = (await client.act(made["id"], action, body)).body
+    assert done["updated_at"] == "2026-04-01T09:10:00Z"
+
+    async def listed(minute: int, asked: str) -> list[str]:
+        rows = (await client.list(f"as_of=2026-04-01T09:{minute:02}:00Z&status={asked}"))["data"]
+        return [row["start_at"][11:16] for row in rows]
+
+    assert await listed(7, "confirmed") == ["12:00"]
+    assert await listed(10, status) == [done["start_at"][11:16]]
+    assert await listed(7, "cancelled") == []
+
+
 async def test_as_of_lists_are_what_each_booking_was(client: Client, quotes: AlwaysOpen, db: Database) -> None:
     """Every filter at many moments, against the bookings as each is told for that moment."""
     quotes.event_types["evt_visit"] = event_type("hst_ann", "hst_bob", assignment="any", requires_confirmation=True)

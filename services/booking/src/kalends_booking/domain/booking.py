@@ -112,9 +112,17 @@ def caught_up(state: BookingState, now: datetime) -> tuple[BookingState, tuple[C
     """The booking as time has made it, and the events by which: what its timers tell, should they be late."""
     changes: tuple[Change, ...] = ()
     while (timer := next_timer(state)) is not None and timer.due_at <= now:
-        made = _happen(state, max(timer.due_at, state.updated_at), *_DUE[timer.kind], by_time=True)
+        made = _happen(state, timer.due_at, *_DUE[timer.kind], by_time=True)
         state, changes = _after(made), changes + made
     return state, changes
+
+
+def stamp(state: BookingState, now: datetime) -> datetime:
+    """When a change happens: a command that was asked before the last one, and committed after it, is told as of that one.
+
+    So the times of a booking's history ascend, and what it was at a moment is one version of it.
+    """
+    return max(now, state.updated_at)
 
 
 _DUE: Final[dict[str, tuple[Event, ...]]] = {
@@ -226,7 +234,8 @@ def _append(state: BookingState, late: tuple[Change, ...], now: datetime, event:
 
 
 def _happen(state: BookingState, at: datetime, *events: Event, by_time: bool = False) -> tuple[Change, ...]:
-    """One action by all of its events."""
+    """One action by all of its events, at the earliest when the booking was changed last (`stamp`)."""
+    at = stamp(state, at)
     changes = []
     after = state
     for event in events:
