@@ -139,6 +139,7 @@ class Proxy:
         self.seen: list[str] = []
         self.hold: str | None = None  # the method whose answers are kept back, for ever
         self.holding = asyncio.Event()
+        self.open = 0  # connections
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -153,6 +154,7 @@ class Proxy:
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             length = next(
@@ -177,6 +179,7 @@ class Proxy:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client went away, as clients do
         finally:
+            self.open -= 1
             writer.close()
 
     async def _ask(self, head: str, body: bytes) -> bytes:
