@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
+from kalends_shared import db
 from kalends_shared.migrations import Schema
 from kalends_webhooks.schema import SCHEMA
 
@@ -15,6 +16,13 @@ from .rig import BOOKING, Rig
 @pytest.fixture(scope="session")
 def schemas() -> Sequence[Schema]:
     return (SCHEMA, BOOKING)
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a machine stands still, a transaction may last longer than a service would let it."""
+    patient = {"transaction_timeout": "60s", "idle_in_transaction_session_timeout": "60s", "lock_timeout": "30s"}
+    monkeypatch.setattr(db, "SETTINGS", {**db.SETTINGS, **patient})
 
 
 @pytest.fixture

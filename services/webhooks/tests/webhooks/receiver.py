@@ -64,7 +64,7 @@ class Receiver:
     def types(self, path: str = "/hook") -> list[str]:
         return [one.json["type"] for one in self.at(path)]
 
-    async def wait(self, count: int, path: str = "/hook", seconds: float = 60) -> list[Got]:
+    async def wait(self, count: int, path: str = "/hook", seconds: float = 120) -> list[Got]:
         """What has come to a path, once there is so much of it."""
         async with asyncio.timeout(seconds):
             while len(self.at(path)) < count:  # noqa: ASYNC110 - it is a list that grows elsewhere

@@ -51,7 +51,7 @@ KEY = Keyring.generate()
 KEYS = Keyring.parse(KEY)
 POLICY = Policy(["127.0.0.0/8"], allow_http=True)
 BRAND = Brand()
-PATIENCE = 60.0  # seconds for what is waited for: machines may be slow, and other tests' transactions hold events back
+PATIENCE = 120.0  # seconds for what is waited for: machines may be slow, and other tests' transactions hold events back
 LATER = 600  # seconds that no test lasts: a retry after it comes when a test says so (`hasten`)
 
 

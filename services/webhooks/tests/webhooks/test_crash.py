@@ -29,7 +29,7 @@ from .storm import Sink
 
 APART = ("dispatch", "dispatch", "deliver", "deliver")
 TOGETHER = ("all", "all")
-PATIENCE = scale.count(reduced=120, full=600)
+PATIENCE = scale.count(reduced=240, full=600)
 # Between bookings; at the full figures some 1,000 deliveries a second.
 PACE = 0.02
 BEHIND = """
@@ -250,7 +250,7 @@ async def book(rig: Rig) -> str:
             return made.id
 
 
-@pytest.mark.timeout(scale.count(reduced=300, full=1500))
+@pytest.mark.timeout(scale.count(reduced=900, full=1500))
 @pytest.mark.parametrize("roles", [APART, TOGETHER], ids=["apart", "together"])
 async def test_each_event_reaches_each_subscription_whatever_dies(
     own_pg: Postgres, own_nats: Nats, tmp_path: Path, roles: tuple[str, ...], figure: Callable[[str], None]

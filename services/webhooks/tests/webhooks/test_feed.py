@@ -49,7 +49,7 @@ async def test_a_wiped_stream_makes_no_event_anew(rig: Rig, receiver: Receiver):
     await rig.caught_up()
     before = await rig.changes()
     await rig.ended(webhook, 40)
-    await api(rig.bus, f"STREAM.DELETE.{stream_name(rig.context)}")
+    await api(rig.bus, f"STREAM.DELETE.{stream_name(rig.context)}", seconds=30)
     await rig.book()
     await rig.caught_up()
     await rig.ended(webhook, 42)

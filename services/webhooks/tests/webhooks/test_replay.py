@@ -1,8 +1,8 @@
 """Replays that are too large for one call: they go on behind it, whatever is cut off, and bring each event once."""
 
 import asyncio
-import random
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -65,23 +65,59 @@ async def test_what_a_call_has_no_time_for_follows_by_itself(still: Rig, receive
     assert await still.value("SELECT count(*) FROM replays") == 0
 
 
+class Cut:
+    """Cancels whoever comes first to a step of a replay, once it is armed: as the step, or what follows it, is asked of
+    the database. `took` is true once it has."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, *, after: bool) -> None:
+        self.took = False
+        real = getattr(module, name)
+
+        async def cut_off(*given: Any) -> Any:
+            cutting, self.took = not self.took, True
+            done = await real(*given) if after else None
+            if cutting:
+                task = asyncio.current_task()
+                assert task is not None
+                asyncio.get_running_loop().call_soon(task.cancel)
+            return done if after else await real(*given)
+
+        monkeypatch.setattr(module, name, cut_off)
+
+
+# In the middle of each statement of a step, and of its commit.
+CUTS = [
+    (replaying.replays, "take", False), (replaying.replays, "queued", False), (replaying.replays, "events", False),
+    (replaying.queue, "add", False), (replaying.replays, "move", False), (replaying.replays, "move", True),
+]  # fmt: skip
+LAST_CUTS = [(replaying.replays, "end", False), (replaying.replays, "end", True)]
+
+
 async def test_whatever_is_cut_off_each_event_is_queued_once_a_call(still: Rig, receiver: Receiver):
-    """Steps are cut off wherever they are, by two replicas at once; the same call again under its key is the first."""
+    """Steps are cut off wherever they are, beside another replica's; the same call again under its key is the first."""
     await filled(still, 1_500)
     webhook = await still.subscribe(receiver.url(), ["booking.confirmed"])
     calls = [await still.ask("replay_webhook", {}, id=webhook["id"], idempotency_key="k") for _ in range(2)]
     assert calls[0] == calls[1]
     (key,) = await replaying.replays.at_work(still.db.pool, 10)
-    rng = random.Random(6)
-    # How long a step takes is the machine's affair, so the time it is given follows what became of the last ones.
-    cut, within = 0, 0.01
-    while cut < 40 and await still.value("SELECT count(*) FROM replays"):
-        replicas = [asyncio.create_task(replaying.Replaying(still.db, still._due).work(*key)) for _ in range(2)]
-        await asyncio.sleep(rng.random() * within)
-        caught = sum([task.cancel() for task in replicas])
-        cut, within = cut + caught, within * 2 if caught else within / 2
-        await asyncio.gather(*replicas, return_exceptions=True)
-    assert cut > 10
+
+    async def work() -> list[Any]:
+        replicas = (replaying.Replaying(still.db, still._due).work(*key) for _ in range(2))
+        return await asyncio.gather(*replicas, return_exceptions=True)
+
+    async def cut_off(module: Any, name: str, *, after: bool) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            cut = Cut(patch, module, name, after=after)
+            while not cut.took:
+                came = await work()
+            assert [type(one) for one in came if one not in {True, False}] == [asyncio.CancelledError]
+
+    for _ in range(3):
+        for module, name, after in CUTS:
+            await cut_off(module, name, after=after)
+    assert len(await queued(still)) < 1_501, "its end is still to come"
+    for module, name, after in LAST_CUTS:
+        await cut_off(module, name, after=after)
     await work_on(still)
     found = await queued(still)
     assert (len(found), set(found.values())) == (1_501, {1})

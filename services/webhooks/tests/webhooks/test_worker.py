@@ -1,8 +1,12 @@
 """Workers: at least once and fenced, whatever dies; and no endpoint in the way of another."""
 
 import asyncio
+import gzip
+import socket
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +15,7 @@ from kalends_shared.net import Policy
 from kalends_shared.seal import Keyring
 from kalends_shared.testkit.waiting import eventually_async
 from kalends_webhooks.delivery import http1, metrics
+from kalends_webhooks.delivery import worker as worker_module
 from kalends_webhooks.delivery.job import Lane
 from kalends_webhooks.store import queue
 from kalends_webhooks.store.queue import Ended
@@ -19,6 +24,7 @@ from .receiver import Got, Receiver, Writer
 from .rig import LATER, Rig
 from .workers import worker_process
 
+PACKED = gzip.compress(bytes(10_000_000))
 NOT_ASKED_MS = 1000 * WebhookIn(url="", events=[]).timeout_seconds  # where a timeout of a second has no effect
 
 
@@ -52,15 +58,13 @@ async def flood(writer: Writer) -> None:
 
 
 async def bomb(writer: Writer) -> None:
-    """What would be a gigabyte, were it unpacked."""
-    import gzip
-
-    packed = gzip.compress(b"\0" * 10_000_000)
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
+    """What would be a thousand times as much, were it unpacked."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(PACKED) + PACKED)
     await writer.drain()
 
 
-async def test_two_workers_send_each_delivery_once(still: Rig, receiver: Receiver):
+async def test_two_workers_send_each_delivery_once(still: Rig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker_module, "DEAD_SECONDS", 600.0)  # neither is dead, however long the machine stands still
     webhook = await still.subscribe(receiver.url(), ["booking.confirmed"])
     workers = [still.make_worker(), still.make_worker()]
     consumer = still.make_consumer(None)
@@ -85,6 +89,7 @@ async def test_what_a_killed_worker_held_is_sent_by_another(still: Rig, receiver
         worker.process.kill()
         await worker.process.wait()
         del receiver.script["/hook"]
+        await still.value("UPDATE queue SET due_at = now() + interval '1 hour'")  # whoever is slow must not outwait it
         leased_until = await still.value("SELECT min(due_at) FROM queue")
         async with still.running(still.worker):
             await still.ended(webhook, 5)
@@ -129,6 +134,7 @@ async def test_an_endpoint_that_never_answers_is_given_up_in_time(rig: Rig, rece
     assert 1000 <= attempt["duration_ms"] < NOT_ASKED_MS
     assert rig.worker._lanes.held == 0
     receiver.script.clear()
+    await rig.ask("patch_webhook", {"timeout_seconds": 30}, id=webhook["id"])  # who answers may be slow all the same
     await rig.book()
     assert (await rig.ended(webhook, 2))[0]["status"] == "succeeded", "on another connection"
     assert receiver.connections == 2
@@ -140,7 +146,9 @@ async def test_a_body_without_end_costs_no_more_than_its_head(rig: Rig, receiver
     webhook = await rig.subscribe(receiver.url("/body"), ["booking.confirmed"], timeout_seconds=1)
     await rig.book()
     log = (await rig.ended(webhook))[0]
-    attempt = log["attempts"][0]
+    attempt = log["attempts"][
+        -1
+    ]  # before it, where the machine is slow, some whose head did not come within the second
     assert (log["status"], attempt["status_code"]) == ("succeeded", 200)
     assert len(attempt["response_head"]) <= 2048
     assert attempt["duration_ms"] < NOT_ASKED_MS
@@ -160,7 +168,8 @@ async def test_hanging_endpoints_do_not_hold_up_the_others(still: Rig, receiver:
     bookings = [await still.book() for _ in range(60)]
     async with still.running():
         await receiver.wait(len(bookings), "/healthy")
-        assert 5 <= len(receiver.at("/hangs")) <= 5 * 16, "an endpoint holds no more than its share"
+        await receiver.wait(5, "/hangs")
+        assert len(receiver.at("/hangs")) <= 5 * 16, "an endpoint holds no more than its share"
         tried = [one["attempts"] for webhook in hanging for one in await still.deliveries(webhook)]
         assert tried == [[]] * 300, "none of them has been given up yet"
         assert len(await still.ended(healthy, 60)) == 60
@@ -180,15 +189,27 @@ async def test_an_address_that_may_not_be_called_is_not(still: Rig, receiver: Re
     assert receiver.connections == 0
 
 
-async def test_errors_have_names(rig: Rig, receiver: Receiver, dead_port: int):
+async def test_errors_have_names(rig: Rig, receiver: Receiver, dead_port: int, monkeypatch: pytest.MonkeyPatch):
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *rest: Any, **more: Any) -> Any:
+        if host == "nowhere.invalid":  # whose name servers, if they can be reached, may take longer than an attempt
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return real(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
     async def nonsense(writer: Writer) -> None:
         writer.write(b"SSH-2.0-OpenSSH\r\n\r\n")
 
     async def slam(writer: Writer) -> None:
         writer.transport.abort()
 
-    async def greet(_: asyncio.StreamReader, writer: Writer) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: Writer) -> None:
         writer.write(b"220 mail.example.test ESMTP\r\n")
+        with suppress(OSError):
+            while await reader.read(65_536):  # what closes with something unread is a reset, which is another error
+                continue
         writer.close()
 
     receiver.script |= {"/nonsense": nonsense, "/slam": slam}
