@@ -3,14 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Collection
 
-import msgspec
-from nats import errors as nats_errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-
-from kalends_shared import events_rpc, idempotency, telemetry
+from kalends_shared import events_rpc, idempotency
 from kalends_shared.backends import open_backends, serve
 from kalends_shared.consumer import Consumer
 from kalends_shared.rpc import RpcClient
@@ -19,7 +13,6 @@ from kalends_shared.service import Service, run
 from kalends_webhooks import rpc
 from kalends_webhooks.delivery.dialing import Dialer
 from kalends_webhooks.delivery.http1 import Client as HttpClient
-from kalends_webhooks.delivery.job import Lane
 from kalends_webhooks.delivery.sender import Sender
 from kalends_webhooks.delivery.targets import Targets
 from kalends_webhooks.delivery.worker import Worker
@@ -31,6 +24,7 @@ from kalends_webhooks.handlers.replaying import Replaying
 from kalends_webhooks.handlers.scrubbing import Scrubbing
 from kalends_webhooks.handlers.settling import Settling
 from kalends_webhooks.handlers.webhooks import Webhooks
+from kalends_webhooks.nudges import Nudges
 from kalends_webhooks.schema import SCHEMA
 from kalends_webhooks.settings import WebhooksSettings
 from kalends_webhooks.subscribers import Subscribers
@@ -38,34 +32,6 @@ from kalends_webhooks.upkeep import Upkeep
 
 LEAVING_SECONDS = 2.0  # for giving back what could not end
 SOURCES = ("booking", "calendar")
-DUE = "kalends.nudge.deliveries"
-CHANGED = "kalends.nudge.changes"
-
-
-class Nudges:
-    """Tells workers of lanes with something due, and the gateways of accounts with news; any of it may be lost."""
-
-    def __init__(self, bus: Client) -> None:
-        self._bus = bus
-        self.worker: Worker | None = None
-
-    async def send(self, lanes: Collection[Lane], tenants: Collection[str]) -> None:
-        if self.worker is not None:
-            self.worker.wake(lanes)
-        try:
-            if lanes:
-                await self._bus.publish(DUE, msgspec.json.encode(list(lanes)))
-            for tenant in tenants:
-                await self._bus.publish(f"{CHANGED}.{tenant}")
-        except nats_errors.Error:
-            telemetry.log("nudge.lost", "warning")
-
-    async def due(self, lane: Lane) -> None:
-        await self.send([lane], [])
-
-    async def hear(self, message: Msg) -> None:
-        if self.worker is not None:
-            self.worker.wake(msgspec.json.decode(message.data, type=list[Lane]))
 
 
 async def main(service: Service[WebhooksSettings]) -> None:
@@ -86,8 +52,7 @@ async def main(service: Service[WebhooksSettings]) -> None:
             places=settings.webhooks_concurrency,
             drain_seconds=max(settings.shutdown_seconds - LEAVING_SECONDS, 0.0),
         )
-        nudges.worker = worker
-        await bus.subscribe(DUE, cb=nudges.hear)
+        await nudges.wake(worker)
         service.supervise("worker", worker.run)
 
     if settings.role in {"all", "dispatch"}:

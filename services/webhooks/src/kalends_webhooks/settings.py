@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from kalends_shared.contracts.webhooks import Profile
 from kalends_shared.net import Policy
 from kalends_shared.settings import Networks, SecretKeys, ServiceSettings
 from kalends_webhooks.delivery.dialing import Proxy
@@ -19,7 +20,7 @@ class WebhooksSettings(ServiceSettings, frozen=True, kw_only=True):
     webhooks_allow_http: Annotated[bool, Meta(description="Lets webhooks go to http:// addresses.")] = False
     allow_addresses: Networks = ()
     webhooks_profile: Annotated[
-        Literal["kalends", "timestamped", "sha256-prefixed", "hex", "sha256-bare"],
+        Profile,
         Meta(description="The profile of a webhook that names none."),
     ] = "kalends"
     webhooks_proxy: Annotated[

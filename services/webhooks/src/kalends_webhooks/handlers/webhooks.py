@@ -15,7 +15,7 @@ from kalends_shared.contracts.call import Call, Reply, check_match, etag
 from kalends_shared.contracts.decode import decode, patch, query
 from kalends_shared.contracts.endpoints import PageQuery
 from kalends_shared.contracts.errors import KalendsError, not_found
-from kalends_shared.contracts.webhooks import RotateIn, WebhookIn
+from kalends_shared.contracts.webhooks import Profile, RotateIn, WebhookIn
 from kalends_shared.db import Connection, Database
 from kalends_shared.idempotency import idempotent
 from kalends_shared.net import AddressNotAllowedError, Policy, UrlNotAllowedError
@@ -43,7 +43,7 @@ class Webhooks:
     """The handlers that change or show subscriptions."""
 
     def __init__(
-        self, db: Database, keyring: Keyring, policy: Policy, brand: Brand, profile: str, settled: Settled
+        self, db: Database, keyring: Keyring, policy: Policy, brand: Brand, profile: Profile, settled: Settled
     ) -> None:
         self._db, self._keyring, self._policy = db, keyring, policy
         self._brand, self._profile, self._settled = brand, profile, settled
@@ -52,7 +52,7 @@ class Webhooks:
         wanted = decode(call.body, WebhookIn)
         if (stored := await idempotency.answered(self._db.pool, call)) is not None:
             return stored
-        wanted.profile = wanted.profile or self._profile  # type: ignore[assignment]  # one of them, by the settings' type
+        wanted.profile = wanted.profile or self._profile
         await self._check(wanted)
         secret = wanted.secret or rules.make_secret()
         wanted.secret = None
@@ -99,7 +99,7 @@ class Webhooks:
     async def patch(self, call: Call) -> Reply:
         before = await self._one(self._db.pool, call)
         wanted = patch(call.body, msgspec.structs.replace(before.wanted))
-        wanted.profile = wanted.profile or self._profile  # type: ignore[assignment]  # as in create
+        wanted.profile = wanted.profile or self._profile
         await self._check(wanted, resolve=wanted.url != before.wanted.url)
         async with self._db.transaction() as conn:
             await subscriptions.changed(conn, call.tenant)
@@ -107,7 +107,7 @@ class Webhooks:
             check_match(call, now_there.version)
             # Merged anew, as another change may have come between.
             wanted = patch(call.body, now_there.wanted)
-            wanted.profile = wanted.profile or self._profile  # type: ignore[assignment]  # as in create
+            wanted.profile = wanted.profile or self._profile
             return await self._change(conn, call, now_there, wanted)
 
     async def _change(self, conn: Connection, call: Call, before: Subscription, wanted: WebhookIn) -> Reply:

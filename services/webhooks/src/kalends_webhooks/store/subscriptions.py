@@ -163,8 +163,8 @@ def _bounds(subscription: Subscription) -> tuple[int | None, int | None, bool]:
     return wanted.max_in_flight, wanted.rate_limit_per_second, wanted.ordered
 
 
-async def delete(conn: Connection, tenant: str, webhook_id: str) -> bool:
-    return (await conn.execute(DELETE, tenant, webhook_id)) != "DELETE 0"
+async def delete(conn: Connection, tenant: str, webhook_id: str) -> None:
+    await conn.execute(DELETE, tenant, webhook_id)
 
 
 async def failing_since(conn: "Connection | Any", keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], datetime]:
