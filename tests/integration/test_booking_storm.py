@@ -29,7 +29,7 @@ async def kill_at_random(stack: Stack, storm: Storm, rng: random.Random, steps: 
         due = steps * (n + 1) // (kills + 2)
         await until(lambda due=due: storm.reached(due), 180, f"step {due}")
         victim = rng.choice(VICTIMS)
-        await until(storm.in_flight, 60, "a command in flight")
+        await until(storm.in_flight, 180, "a command in flight")
         await asyncio.to_thread(stack.wait_restarted, victim, stack.kill(victim))
     await until(storm.served, 120, "every gateway serves")
     storm.over = True

@@ -26,7 +26,7 @@ async def booked_and_deleted(stack: Stack, api: Client, tenant: str) -> dict[str
             async def waits() -> bool:
                 return bool(await looker.value(BLOCKED, held.get_server_pid())) or booked.done()
 
-            await until(waits, 60, "a commit that waits for its host")
+            await until(waits, 180, "a commit that waits for its host")
             deleted = await api.persist(f"/event-types/{kind}", None, method="DELETE")
         answer = await booked
     finally:
@@ -71,7 +71,7 @@ async def test_a_booking_outlives_the_event_type_that_is_deleted_as_it_is_made(
     async def arrived() -> bool:
         return {body["type"] for body in mine()} >= set(told)
 
-    await until(arrived, 60, "its webhooks")
+    await until(arrived, 180, "its webhooks")
     assert {body["data"]["event_type"]["id"] for body in mine()} == {kind}
     history = (await api.ok("GET", f"/bookings/{one}/history"))["data"]
     assert [row["type"] for row in history] == ["booking.created", "booking.updated", "booking.cancelled"]

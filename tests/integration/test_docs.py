@@ -79,7 +79,7 @@ def test_the_examples_do_what_the_page_says(page: str, stack: Stack, tmp_path: P
         env=env,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
         check=False,
     )
     last = (tmp_path / "at").read_text().split()[-1]

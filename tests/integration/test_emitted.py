@@ -197,7 +197,7 @@ async def test_an_action_emits(world: World, row: str) -> None:
         rows = await world.told(one["id"])
         return rows if len(rows) >= len(want) else []
 
-    rows = await until(told, 90, f"{len(want)} events")
+    rows = await until(told, 180, f"{len(want)} events")
     assert [event["type"] for event in rows] == want
     assert len({event["id"] for event in rows}) == len(rows)
     shown = await world.api.ok("GET", f"/bookings/{one['id']}")
@@ -221,7 +221,7 @@ async def test_a_hold_that_runs_out_is_told_and_one_released_is_not(world: World
     async def told() -> list[Any]:
         return await world.told(holds[1]["id"])
 
-    assert [row["type"] for row in await until(told, 90, "hold.expired")] == ["hold.expired"]
+    assert [row["type"] for row in await until(told, 180, "hold.expired")] == ["hold.expired"]
     assert await world.told(holds[0]["id"]) == []
 
 
@@ -241,7 +241,7 @@ async def test_own_blocks_and_a_persons_erasure_are_told(world: World, api: Clie
         rows = await world.told(block["id"])
         return rows if len(rows) == 3 else []
 
-    rows = await until(told, 90, "three events")
+    rows = await until(told, 180, "three events")
     assert [row["type"] for row in rows] == ["event.created", "event.updated", "event.deleted"]
     assert [set(row["data"]) for row in rows] == [{"event"}] * 3
     one = await created(world)
@@ -252,5 +252,5 @@ async def test_own_blocks_and_a_persons_erasure_are_told(world: World, api: Clie
     async def erased() -> list[Any]:
         return await world.told(one["person_id"])
 
-    (row,) = await until(erased, 90, "person.erased")
+    (row,) = await until(erased, 180, "person.erased")
     assert (row["type"], row["data"]) == ("person.erased", {"person": {"id": one["person_id"]}})

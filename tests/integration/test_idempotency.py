@@ -59,7 +59,7 @@ class Rig:
             page = await self.api.ok("GET", f"/webhooks/{self.hook}/deliveries", params={"status": "succeeded"})
             return page["data"]
 
-        return str((await until(some, 60, "a delivery"))[0]["id"])
+        return str((await until(some, 180, "a delivery"))[0]["id"])
 
 
 Recipe = Callable[[Rig], Awaitable[tuple[Client, str, Any, Any]]]

@@ -65,9 +65,9 @@ async def kill_service(stack: Stack, api: Client, judge: Judge, name: str) -> No
     names = [name] + [f"{name}-{n}" for n in range(2, stack.replicas + 1)]
     frozen = {one: stack.freeze(one) for one in names}
     if name in {"webhooks", "calendar_sync"}:
-        await until(lambda: judge.behind(name, "booking"), 60, f"events that {name} has not heard of")
+        await until(lambda: judge.behind(name, "booking"), 180, f"events that {name} has not heard of")
     else:
-        await until(lambda: stuck_writes(api), 60, f"a booking that waits for {name}")
+        await until(lambda: stuck_writes(api), 180, f"a booking that waits for {name}")
     for one in names:
         assert stack.kill(one) == frozen[one]
     for one, dead in frozen.items():
@@ -81,9 +81,9 @@ async def in_flight(api: Client, judge: Judge) -> bool:
 async def kill_server(stack: Stack, api: Client, judge: Judge, name: str) -> None:
     if name == "nats":
         stack.freeze(name)
-        await until(lambda: stuck_writes(api), 60, "a booking that waits for nats")
+        await until(lambda: stuck_writes(api), 180, "a booking that waits for nats")
     else:
-        await until(partial(in_flight, api, judge), 60, "a booking in flight, and an open transaction")
+        await until(partial(in_flight, api, judge), 180, "a booking in flight, and an open transaction")
     await asyncio.to_thread(stack.wait_restarted, name, stack.kill(name))
 
 

@@ -25,7 +25,7 @@ async def test_events_are_forwarded_signed_and_those_from_before_are_not(stack: 
             after["after"] = answer.json()["next_cursor"]
             return before.json()["id"] in answer.text
 
-        await until(told, 60, "the first booking's events")
+        await until(told, 180, "the first booking's events")
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "kalends_cli", "listen", "--forward-to", receiver.url + "/local", "--event", "booking.confirmed"),
             env=os.environ | {"KALENDS_URL": stack.urls[0], "KALENDS_API_KEY": made["secret"]},
@@ -33,7 +33,7 @@ async def test_events_are_forwarded_signed_and_those_from_before_are_not(stack: 
         )  # fmt: skip
         assert process.stdout is not None
         try:
-            assert b"test mode" in await asyncio.wait_for(process.stdout.readline(), 60)
+            assert b"test mode" in await asyncio.wait_for(process.stdout.readline(), 180)
             secret = (await process.stdout.readline()).decode().split()[1]
             # What happens from that line on is forwarded, though the stream may not be open yet.
             later = await laptop.call("POST", "/bookings", booking(kind, slot(2)))
@@ -41,11 +41,11 @@ async def test_events_are_forwarded_signed_and_those_from_before_are_not(stack: 
             async def heard() -> bool:
                 return bool(receiver.got)
 
-            await until(heard, 90, "a forwarded event")
+            await until(heard, 180, "a forwarded event")
             path, headers, body = receiver.got[0]
             assert path == "/local"
             Webhook(secret).verify(body, headers)
-            assert (await asyncio.wait_for(process.stdout.readline(), 60)).decode().split()[-1] == "200"
+            assert (await asyncio.wait_for(process.stdout.readline(), 180)).decode().split()[-1] == "200"
             assert set(receiver.bookings("booking.confirmed")) == {later.json()["id"]}
         finally:
             process.kill()
@@ -58,5 +58,5 @@ async def test_a_live_key_is_refused_unless_it_is_meant(stack: Stack):
         env=os.environ | {"KALENDS_URL": stack.urls[0], "KALENDS_API_KEY": stack.key},
         stderr=asyncio.subprocess.PIPE,
     )
-    _, problem = await asyncio.wait_for(process.communicate(), 60)
+    _, problem = await asyncio.wait_for(process.communicate(), 180)
     assert (process.returncode, b"live key" in problem) == (1, True)

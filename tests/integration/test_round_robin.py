@@ -16,6 +16,7 @@ async def test_bookings_are_shared_out_by_weight_and_the_reason_is_told(api: Cli
     named = [*hosts, {"host_id": reserve, "weight": 1000, "priority": 1}]
     kind = await api.event_type("", hosts=named, assignment="round_robin")
     served: Counter[str] = Counter()
+    unseen = 0
     for n in range(BOOKINGS):
         made, why = await book(api, kind, slot(n))
         (host,) = made["host_ids"]
@@ -26,10 +27,11 @@ async def test_bookings_are_shared_out_by_weight_and_the_reason_is_told(api: Cli
         behind = [c["rank"]["shortfall"] for c in why["candidates"] if c["host_id"] != reserve]
         assert figures["shortfall"] == max(behind)
         served[host] += 1
+        unseen += n - figures["of"]
     assert why["candidates"][-1]["host_id"] == reserve
-    # Another replica may know the latest bookings a moment later, so a booking more or less is within the rules.
+    # Another replica may know the latest bookings a moment later: each that it had not seen may be one too many.
     for host, weight in zip(equals, WEIGHTS, strict=True):
-        assert abs(served[host] - BOOKINGS * weight / 400) <= 1, served
+        assert abs(served[host] - BOOKINGS * weight / 400) <= 1 + unseen, (served, unseen)
 
     # Who comes after them by priority serves when all of them are taken.
     start = slot(BOOKINGS)

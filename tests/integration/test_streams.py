@@ -63,7 +63,7 @@ async def test_a_stream_goes_on_over_gateways_that_die_and_restart(stack: Stack,
                 dead = stack.pid(name)
                 os.kill(dead, end)
                 await book(6)
-                await asyncio.to_thread(stack.wait_restarted, name, dead, 60)
+                await asyncio.to_thread(stack.wait_restarted, name, dead)
 
         rows: list[Any] = []
 
@@ -74,8 +74,8 @@ async def test_a_stream_goes_on_over_gateways_that_die_and_restart(stack: Stack,
         async def told() -> bool:
             return len(follower.told) >= len(rows)
 
-        await until(listed, 60, "every event of every booking")
-        await until(told, 60, "as many on the stream")
+        await until(listed, 180, "every event of every booking")
+        await until(told, 180, "as many on the stream")
     finally:
         following.cancel()
     assert follower.told[: len(rows)] == [row["id"] for row in rows], "each once, in order"

@@ -26,14 +26,14 @@ async def test_one_trace_from_the_request_to_the_webhook(stack: Stack, api: Clie
     async def received() -> bool:
         return answer.json()["id"] in receiver.bookings("booking.confirmed")
 
-    await until(received, 60, "the webhook")
+    await until(received, 180, "the webhook")
     file = stack.folder / "spans.jsonl"
 
     async def whole() -> bool:
         wanted = {("gateway", "http"), ("availability", "rpc"), ("booking", "rpc"), ("webhooks", "attempt")}
         return wanted <= spans(file, trace)
 
-    await until(whole, 60, f"spans of every service, not only {spans(file, trace)}")
+    await until(whole, 180, f"spans of every service, not only {spans(file, trace)}")
     delivered = next(h for _, h, body in receiver.got if answer.json()["id"].encode() in body)
     assert delivered["traceparent"].split("-")[1] == trace
     await api.ok("DELETE", f"/webhooks/{hook['id']}")

@@ -43,7 +43,7 @@ async def test_a_wiped_stream_is_filled_again_and_nobody_notices(stack: Stack, a
     async def wipe() -> None:
         nonlocal wipes
         while wipes < WIPES:
-            assert await until(lambda: messages(bus), 60, "a stream with events in it")
+            assert await until(lambda: messages(bus), 180, "a stream with events in it")
             await jetstream(bus, f"STREAM.DELETE.{stream_name('booking')}", seconds=30)
             wipes += 1
             await asyncio.sleep(0.3)

@@ -56,7 +56,7 @@ class Client:
 
     async def ok(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
         """What must succeed; a read of a write that cannot be seen yet is tried again, as that refusal says."""
-        until = asyncio.get_running_loop().time() + 60
+        until = asyncio.get_running_loop().time() + 120
         answer = await self.call(method, path, body, **more)
         while "position_not_reached" in answer.text and asyncio.get_running_loop().time() < until:
             answer = await self.call(method, path, body, **more)
