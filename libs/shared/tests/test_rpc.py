@@ -23,7 +23,10 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Serve = Callable[..., Awaitable[RpcServer]]
 
 
-def call(seconds: float = 30, **more: Any) -> Call:
+PATIENCE = (2.0, 8.0, 32.0)  # seconds until a deadline that is to pass: more each time that the machine was too slow
+
+
+def call(seconds: float = 120, **more: Any) -> Call:
     return Call(tenant="acc_1-live", now=NOW, deadline=time.time() + seconds, **more)
 
 
@@ -62,8 +65,12 @@ async def unheard(bus: Client, method: str) -> KalendsError:
     """What a call is refused with that nobody listens to. It asks twice and then waits for its deadline: a third try
     right before that could not be answered in time, which is another refusal."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rpc, "_PAUSES", (0.01, 60.0))
-        return await refused(RpcClient(bus).request("probe", method, call(2)))
+        patch.setattr(rpc, "_PAUSES", (0.01, 600.0))
+        for seconds in PATIENCE:
+            refusal = await refused(RpcClient(bus).request("probe", method, call(seconds)))
+            if refusal.code != "timeout":  # where the machine is slow, the server's own answer may come too late
+                break
+        return refusal
 
 
 async def test_a_call_arrives_whole_and_the_reply_comes_back_whole(bus: Client, serve: Serve) -> None:
@@ -86,7 +93,7 @@ async def test_a_call_arrives_whole_and_the_reply_comes_back_whole(bus: Client, 
     assert msgspec.structs.replace(seen[0], deadline=0.0, traceparent=None) == msgspec.structs.replace(
         sent, deadline=0.0
     )
-    assert 0 < seen[0].deadline - time.time() <= 30
+    assert 0 < seen[0].deadline - time.time() <= 120
 
 
 async def test_a_refusal_crosses_with_its_fields_and_a_fault_without_its_text(bus: Client, serve: Serve) -> None:
@@ -140,10 +147,14 @@ async def test_a_timed_out_write_is_not_tried_again_but_what_may_be_is(bus: Clie
         return Reply(body=b"%d" % times)
 
     await serve(slow=slow_at_first)
-    assert (await refused(RpcClient(bus).request("probe", "slow", call(2)))).code == "timeout"
+    for seconds in PATIENCE:
+        times = 0
+        assert (await refused(RpcClient(bus).request("probe", "slow", call(seconds)))).code == "timeout"
+        if times:  # else it did not even arrive in time
+            break
     assert times == 1
     times = 0
-    again = await RpcClient(bus).request("probe", "slow", call(6), retry=True)
+    again = await RpcClient(bus).request("probe", "slow", call(12), retry=True)
     assert again.body == b"%d" % times
     assert times > 1
     over.set()
@@ -218,7 +229,7 @@ async def test_stop_answers_what_is_in_flight_and_takes_no_more(bus: Client, ser
     server = await serve(hold=hold)
     asked = [asyncio.create_task(RpcClient(bus).request("probe", "hold", call())) for _ in range(5)]
     await all_begun.wait()
-    stopping = asyncio.create_task(server.stop(30))
+    stopping = asyncio.create_task(server.stop(120))
 
     async def deaf() -> bool:
         return not server._subscriptions
@@ -304,7 +315,7 @@ async def test_the_server_of_nats_may_go_and_come_back(own_nats: Nats) -> None:
 
     await eventually_async(lost)
     assert health.problems() == {"nats": "disconnected"}
-    assert (await refused(RpcClient(bus).request("probe", "one", call(0.3)))).code == "unavailable"
+    assert (await refused(RpcClient(bus).request("probe", "one", call(2)))).code == "unavailable"
     asked = asyncio.create_task(RpcClient(bus).request("probe", "one", call(60)))
     await asyncio.to_thread(own_nats.start)
     assert (await asked).body == b"here"

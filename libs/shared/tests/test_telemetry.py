@@ -2,6 +2,7 @@
 
 import asyncio
 import http.server
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_recorded_spans_form_one_trace(spans: Any) -> None:
     assert (found["http root"]["service"], found["rpc method"]["kind"]) == ("kalends-probe", "server")
 
 
-def test_the_callers_choice_and_the_ratio_decide_what_is_recorded(spans: Any) -> None:
+def test_the_callers_choice_and_the_ratio_decide_what_is_recorded(spans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with telemetry.unit("http", "unwanted", CALLER[:-1] + "0"):
         pass
     with telemetry.unit("http", "wanted", CALLER):
@@ -125,12 +126,14 @@ def test_the_callers_choice_and_the_ratio_decide_what_is_recorded(spans: Any) ->
     with telemetry.unit("http", "root"):
         pass
     telemetry.use_tracer(tracer, 0.25)
+    shares = iter([0.1, 0.25, 0.3, 0.2] * 100)  # of which two are below the ratio
+    monkeypatch.setattr(random, "random", lambda: next(shares))
     for _ in range(400):
         with telemetry.unit("http", "sampled"):
             pass
     names = [span["name"] for span in spans()]
     assert names[0] == "http wanted"
-    assert 40 < names.count("http sampled") < 180
+    assert names.count("http sampled") == 200
     assert len(names) == 1 + names.count("http sampled")
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from nats.aio.client import Client
 
+from kalends_shared import db as database
 from kalends_shared import nats
 from kalends_shared.db import Database
 from kalends_shared.jetstream import stream_name
@@ -18,6 +19,13 @@ from .sink import Sink
 @pytest.fixture(scope="session")
 def schemas() -> Sequence[Schema]:
     return (SCHEMA,)
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a machine stands still, a transaction may last longer than a service would let it."""
+    patient = {"transaction_timeout": "60s", "idle_in_transaction_session_timeout": "60s", "lock_timeout": "30s"}
+    monkeypatch.setattr(database, "SETTINGS", {**database.SETTINGS, **patient})
 
 
 @pytest.fixture

@@ -112,7 +112,8 @@ async def published(bus: Client, context: str) -> list[Envelope]:
     found: list[Envelope] = []
     try:
         async with Feed(bus, stream_name(context), None) as feed:
-            while messages := await feed.take(1000, 0.3):
+            count = (await api(bus, f"STREAM.INFO.{stream_name(context)}"))["state"]["messages"]
+            while len(found) < count and (messages := await feed.take(1000, 20)):
                 found += [msgspec.json.decode(message.data, type=Envelope) for message in messages]
     except (JetStreamError, FeedLost, nats_errors.Error):
         return []
