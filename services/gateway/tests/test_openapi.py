@@ -87,6 +87,22 @@ def test_patches_are_described_like_any_body() -> None:
             assert all(kind["schema"]["$ref"].endswith("Patch") for kind in content.values())
 
 
+def test_every_object_says_what_may_be_in_it() -> None:
+    """Where one says nothing, openapi-typescript takes it for an object that nothing may be in."""
+    objects = [one for one in schemas_in(document()) if "object" in one["type"]]
+    assert len(objects) > 100
+    assert [one for one in objects if not one.keys() & {"properties", "additionalProperties"}] == []
+
+
+def schemas_in(at: Any) -> Iterator[dict[str, Any]]:
+    """Each schema that names its type, wherever it stands."""
+    inner: Any = at.values() if isinstance(at, dict) else at if isinstance(at, list) else ()
+    if isinstance(at, dict) and isinstance(at.get("type"), (str, list)):
+        yield at
+    for one in inner:
+        yield from schemas_in(one)
+
+
 def test_no_default_is_an_object() -> None:
     """Generators of clients leave out a whole Struct for one."""
 

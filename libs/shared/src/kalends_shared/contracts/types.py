@@ -26,10 +26,12 @@ Start = Annotated[datetime, Meta(extra={"check": "start"})]
 Day = date
 Minutes = Annotated[int, Meta(ge=0, le=MINUTES_A_DAY)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
+# Generators of clients take an object that says nothing of its members for one that has none.
+_ANY_MEMBERS: Final = {"type": "object", "additionalProperties": True}
 # Any JSON object of at most 50 keys, kept in JavaScript's form (contracts.jsjson).
-Json = Annotated[msgspec.Raw, Meta(extra={"check": "metadata"}, extra_json_schema={"type": "object"})]
+Json = Annotated[msgspec.Raw, Meta(extra={"check": "metadata"}, extra_json_schema=_ANY_MEMBERS)]
 # Any JSON object within the body's own bounds (answers to questions, a page's theme).
-Object = Annotated[msgspec.Raw, Meta(extra={"check": "object"}, extra_json_schema={"type": "object"})]
+Object = Annotated[msgspec.Raw, Meta(extra={"check": "object"}, extra_json_schema=_ANY_MEMBERS)]
 EMPTY: Final = msgspec.Raw(b"{}")
 
 

@@ -100,7 +100,7 @@ def _schemas() -> Schemas:
     answers = schemas.found["ManyAnswers"]["properties"]["data"]
     answers["items"] = {"anyOf": [{"$ref": REF + "Availability"}, {"$ref": REF + "QueryRefusal"}]}
     schemas.found["PublicEvent"]["properties"]["data"] = _EVENT_DATA
-    schemas.found["HistoryEntry"]["properties"]["data"] = {"type": "object"}
+    schemas.found["HistoryEntry"]["properties"]["data"] = {"type": "object", "additionalProperties": True}
     schemas.found |= {"Problem": _PROBLEM, "ProblemField": _FIELD, "QueryRefusal": _QUERY_REFUSAL}
     return schemas
 
@@ -366,6 +366,7 @@ _QUERY_REFUSAL: Final = {
 }
 _EVENT_DATA: Final = {
     "type": "object",
+    "additionalProperties": True,
     "description": "By `type`: `booking, event_type, host, location, previous` of a booking, with `payment` or `recording` where it is about that;"
     " `hold`; `event`; `calendar`; `webhook, reason`; `person`.",
 }
