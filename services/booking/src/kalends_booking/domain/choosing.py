@@ -230,14 +230,17 @@ def _units(wish: Wish, seen: Seen, host_id: str) -> tuple[Unit, ...] | None:
 def _one_unit(wish: Wish, seen: Seen, host_id: str, resource: QuotedResource) -> Unit | None:
     low, high = wish.reserved
     slot = unit_slot(wish.event_type.id, host_id)
-    busy = set()
+    own, busy = None, set()
     for taken in seen.taken:
         if taken.resource_id != resource.id:
             continue
         if _shared(wish, taken, slot):
-            return Unit(resource.id, taken.subject_id, slot)
-        if taken.reserved_from < high and low < taken.reserved_to:
+            own = taken.subject_id
+        elif taken.reserved_from < high and low < taken.reserved_to:
             busy.add(taken.subject_id)
+    if own is not None:
+        # It grows with who joins, by buffers that may have become longer since, and there may be no room for that.
+        return Unit(resource.id, own, slot) if own not in busy else None
     for number in range(1, resource.quantity + 1):
         unit = _unit(wish, host_id, resource.id, number)
         if unit.subject_id not in busy:

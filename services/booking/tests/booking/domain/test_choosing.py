@@ -138,6 +138,14 @@ class TestGroups:
         options = choosing.options(group, Seen((taken("ann"), taken("bob"), *rooms)))
         assert {o.hosts[0].id: o.units[0].subject_id for o in options} == {"ann": "res_room#2", "bob": "res_room#1"}
 
+    def test_not_with_buffers_that_have_grown_into_who_has_the_unit_next(self) -> None:
+        rooms = (taken("res_room#1", slot="evt_1/ann"), taken("res_room#1", slot="evt_2/cid", shift=HOUR))
+        seen = Seen((taken("ann"), *rooms))
+        group = wish("ann", capacity=3, resources={"res_room": 2})
+        assert [unit.subject_id for unit in choosing.options(group, seen)[0].units] == ["res_room#1"]
+        with refused("slot_taken", rule="resource"):
+            choosing.options(wish("ann", capacity=3, resources={"res_room": 2}, buffer_after_minutes=60), seen)
+
     def test_a_group_that_several_serve_together_has_its_units_once(self) -> None:
         group = wish("ann", "bob", capacity=3, assignment="collective", resources={"res_room": 2})
         rooms = (taken("res_room#1", slot="evt_1/ann"), taken("res_room#2", slot="evt_2/cid"))
