@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from kalends_cli import stack
+from kalends_cli import probe, stack
 from kalends_cli.home import Home
 from kalends_cli.plan import Plan, Program
 
 FAKE = str(Path(__file__).with_name("fake_service.py"))
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is well may take long to say so, where the machine has much to do."""
+    monkeypatch.setattr(probe, "SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -27,6 +27,12 @@ def publish(address: str) -> None:
     Path(os.environ["KALENDS_RUN_DIR"], os.environ["KALENDS_PROCESS_NAME"] + ".ops").write_text(address)
 
 
+def tell_drained() -> None:
+    """All of them into one file, whose lines are in the order in which they ended."""
+    with Path(os.environ["KALENDS_RUN_DIR"], "drained").open("a") as drained:
+        drained.write(os.environ["KALENDS_PROCESS_NAME"] + "\n")
+
+
 async def main() -> None:
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
@@ -37,6 +43,7 @@ async def main() -> None:
     await ending.wait()
     await asyncio.sleep(float(os.environ.get("FAKE_SLOW_DRAIN", "0")))
     print("drained", flush=True)
+    tell_drained()
 
 
 if broken():

@@ -149,7 +149,7 @@ async def test_replay_has_a_stream_published_again(
     before = await stream()
     assert await command("replay", "booking") == 0
     after = await stream()
-    assert after["created"] > before["created"]
+    assert after["created"] != before["created"]
     assert after["state"]["messages"] == before["state"]["messages"] == 1
     stop.set()
     await relaying

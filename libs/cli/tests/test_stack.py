@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -13,6 +14,7 @@ from kalends_cli import stack
 from kalends_cli.home import Home
 from kalends_cli.plan import Plan, Program, given_servers, stored_plan
 from kalends_cli.problem import Problem
+from kalends_shared.servers.ports import is_free
 from kalends_shared.testkit.infra import Infra
 from kalends_shared.testkit.waiting import eventually
 
@@ -140,8 +142,11 @@ def test_data_survives_down_and_up_at_the_same_address(up: Home, plan: Plan) -> 
     assert subprocess.run(psql, capture_output=True, check=False).returncode != 0
     stack.start(up, plan)
     stack.follow(up, 180)
-    assert plan.program_env(up)["KALENDS_DATABASE_URL"] == url
-    assert subprocess.run(psql, capture_output=True, check=False).returncode == 0
+    port = int(str(urlsplit(url).port))
+    if stored_plan(up).program_env(up)["KALENDS_DATABASE_URL"] != url:
+        assert not is_free(port), "else the address is kept"  # another has taken it meanwhile
+    else:
+        assert subprocess.run(psql, capture_output=True, check=False).returncode == 0
 
 
 def test_given_servers_are_used_and_not_started(home: Home, plan: Plan, test_infra: Infra) -> None:
@@ -193,5 +198,4 @@ def test_the_door_drains_before_what_it_leads_to_ends(home: Home, plan: Plan) ->
     stack.start(home, Plan(plan.given, plan.setup, [plan.services[0], door], plan.env))
     stack.follow(home, 180)
     stack.end(home, 120)
-    assert all("drained" in home.log(name).read_text() for name in ("gateway", "one"))
-    assert home.log("gateway").stat().st_mtime_ns < home.log("one").stat().st_mtime_ns
+    assert (home.run / "drained").read_text().split() == ["gateway", "one"]

@@ -269,17 +269,26 @@ async def test_five_days_of_failure_without_a_success_disable(rig: Rig, receiver
     webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"], retry_schedule=[])
     await rig.subscribe(receiver.url("/others"), ["webhook.disabled"])
 
+    follow, followed = rig.worker._follow, 0
+
+    async def counted(*ended: Any) -> None:
+        nonlocal followed
+        await follow(*ended)
+        followed += 1
+
+    rig.worker._follow = counted
+
     async def day(number: float) -> bool:
-        """An event on that day; whether the webhook is enabled after it."""
-        before = len(await rig.deliveries(webhook))
+        """An event on that day; whether the webhook is enabled after it, and after what follows a failure."""
+        before, want = len(await rig.deliveries(webhook)), followed + (not well)
         rig.ahead = timedelta(days=number)
         await rig.book()
         await rig.ended(webhook, before + 1)
 
-        async def followed() -> bool:
-            return not rig.worker._ended
+        async def all_done() -> bool:
+            return followed == want
 
-        await eventually_async(followed)
+        await eventually_async(all_done)
         return bool((await rig.ask("get_webhook", id=webhook["id"]))["enabled"])
 
     assert [await day(number) for number in (0, 1, 3, 4.9)] == [True] * 4

@@ -20,7 +20,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 # How much of its gigabyte a receiver gets rid of before the worker hangs up: what the sockets between them hold.
 MOST_TAKEN = 64 << 20
 EACH = 40
-DRIP_SECONDS = 5  # so long each of these is listened to
+DRIP_SECONDS = 10  # so long each of these is listened to
 
 
 class Greedy:

@@ -86,6 +86,7 @@ async def test_results_outlive_an_outage_of_postgres(
         webhook = await rig.subscribe(receiver.url(), ["booking.confirmed"], timeout_seconds=30)
         bookings = [await rig.book() for _ in range(12)]
         await held.reached(12)
+        await rig.value("UPDATE queue SET due_at = now() + interval '1 hour'")  # the outage must not outlast the leases
         await asyncio.to_thread(end, own_pg)
         held.let_go()
 
@@ -167,7 +168,7 @@ async def test_a_worker_told_to_end_finishes_what_it_has_sent_and_takes_nothing_
         async with worker_process(still, tmp_path) as worker:
             first = [await still.book() for _ in range(5)]
             await held.reached(5)
-            worker.process.send_signal(signal.SIGTERM)
+            await worker.told_to_end()
             later = [await still.book() for _ in range(3)]
             await queued(still, 8)
             held.let_go()

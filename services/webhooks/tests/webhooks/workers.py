@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +29,16 @@ class WorkerProcess:
         async with httpx.AsyncClient(timeout=60) as client:
             text = (await client.get(f"http://{self._ops}/metrics")).text
         return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
+
+    async def told_to_end(self) -> None:
+        """Tells it, and returns once it has heard."""
+        self.process.send_signal(signal.SIGTERM)
+
+        async def heard() -> bool:
+            async with httpx.AsyncClient(timeout=60) as client:
+                return "drain" in (await client.get(f"http://{self._ops}/health/ready")).json()["problems"]
+
+        await eventually_async(heard)
 
 
 @asynccontextmanager
