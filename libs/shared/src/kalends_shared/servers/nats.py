@@ -17,6 +17,8 @@ max_payload: 8MB
 authorization {{ user: kalends, password: {password} }}
 jetstream {{ store_dir: {store}, sync_interval: {sync} }}
 """
+# It shares its machine with all else, and on several cores takes a third more CPU for the same, to wake its own threads.
+_ENVIRONMENT = {"GOMAXPROCS": "1"}
 
 
 class Nats(Server):
@@ -38,7 +40,7 @@ class Nats(Server):
             ),
             encoding="utf-8",
         )
-        return Command([_binary(), "--config", str(config)])
+        return Command([_binary(), "--config", str(config)], _ENVIRONMENT)
 
     def _greets(self, connection: socket.socket) -> bool:
         # It listens only when its streams are recovered, and then speaks first.
