@@ -1,1 +1,1 @@
-"""The kalends command: up, down, status, logs, migrate, keys, tail, replay, rebuild, doctor, listen."""
+"""The kalends command; `commands` tells what it can do."""

@@ -27,6 +27,11 @@ def frame_at(plan: Plan, start: int) -> Frame:
     return Frame.over(dates[0][0], dates[-1][1])
 
 
+def ignored(*ids: str | None) -> frozenset[str]:
+    """What `Ask.ignored` is of the booking and the hold that a question names, if it does."""
+    return frozenset(id_ for id_ in ids if id_ is not None)
+
+
 def outside_time(at: datetime) -> bool:
     """Whether zones can be asked about it at all; nothing is offered where not."""
     return not FIRST_DAY + 3 <= int(at.timestamp()) // 60 // DAY <= LAST_DAY - 3

@@ -60,7 +60,7 @@ class Quotes:
                 minutes=minutes,
                 seats=asked.seats,
                 host_id=asked.host_id,
-                ignored=frozenset(id_ for id_ in (asked.booking_id, asked.hold_id) if id_ is not None),
+                ignored=asks.ignored(asked.booking_id, asked.hold_id),
                 wall=wall(),
                 series=n > 0,
             )
@@ -92,7 +92,7 @@ class Quotes:
             minutes=asked.duration_minutes or plan.event_type.duration_minutes,
             seats=asked.seats,
             host_id=host_id,
-            ignored=frozenset(id_ for id_ in (asked.booking_id, asked.hold_id) if id_ is not None),
+            ignored=asks.ignored(asked.booking_id, asked.hold_id),
             wall=wall(),
         )
         frame = asks.frame_after(plan, wanted, asked.after)

@@ -76,7 +76,7 @@ class Slots:
             now=asked.as_of or call.now,
             minutes=_minutes(plan, asked.duration, "?"),
             seats=asked.seats,
-            ignored=_ignored(asked.booking_id, asked.hold_id),
+            ignored=asks.ignored(asked.booking_id, asked.hold_id),
             wall=asked.as_of.timestamp() if asked.as_of else wall(),
         )
         frame = asks.frame_at(plan, minute_of(asked.start_at))
@@ -117,7 +117,7 @@ class Slots:
 
         `text` tells questions of one event type apart, `at` is where its fields stand.
         """
-        as_of, ignored = asked.as_of, _ignored(asked.booking_id, asked.hold_id)
+        as_of, ignored = asked.as_of, asks.ignored(asked.booking_id, asked.hold_id)
         at_now = as_of or call.now
         now, clock = at_now.timestamp(), as_of.timestamp() if as_of else wall()
         key = (call.tenant, plan.event_type.id, text)
@@ -184,10 +184,6 @@ def _host(plan: Plan, host_id: str | None, at: str) -> str | None:
     if all(host.id != host_id for host in plan.hosts):
         raise invalid(f"{at}host_id", "not_found", "is not a host of this event type")
     return host_id
-
-
-def _ignored(*ids: str | None) -> frozenset[str]:
-    return frozenset(id_ for id_ in ids if id_ is not None)
 
 
 def _stale(facts: Facts, hosts: list[str], clock: float) -> float | None:
