@@ -17,6 +17,8 @@ from asyncpg.pool import PoolConnectionProxy
 from kalends_shared import telemetry
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
+# For single statements: a transaction's connection, or a pool, of which each statement takes one and commits.
+Queryable: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any] | asyncpg.Pool[Any]"
 
 CONNECT_TIMEOUT: Final = 5.0
 COMMAND_TIMEOUT: Final = 10.0

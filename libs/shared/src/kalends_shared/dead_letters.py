@@ -4,11 +4,11 @@ Asking for a retry only marks them: the active consumer, which knows how to appl
 """
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 LIST: Final = """
 SELECT source, tx, position, tenant_id, stream_id, event_id, type, status, error, attempts, retry_requested, created_at,
@@ -45,13 +45,13 @@ class DeadLetter(Struct, frozen=True):
     tried_at: datetime
 
 
-async def listed(conn: "Connection | Any", source: str | None = None, limit: int = 100) -> list[DeadLetter]:
+async def listed(conn: Queryable, source: str | None = None, limit: int = 100) -> list[DeadLetter]:
     """The dead letters of this schema, oldest first; `conn` may be a pool."""
     return [DeadLetter(*row) for row in await conn.fetch(LIST, source, limit)]
 
 
 async def request_retry(
-    conn: "Connection | Any", source: str | None = None, tenant: str | None = None, stream_id: str | None = None
+    conn: Queryable, source: str | None = None, tenant: str | None = None, stream_id: str | None = None
 ) -> int:
     """Has them tried again, all or those named; returns how many. `conn` may be a pool."""
     status: str = await conn.execute(REQUEST_RETRY, source, tenant, stream_id)

@@ -18,7 +18,7 @@ import msgspec
 
 from kalends_shared.contracts.call import Call, Reply, encoded
 from kalends_shared.contracts.errors import ErrorBody, KalendsError
-from kalends_shared.db import Connection, Database, tolerant
+from kalends_shared.db import Connection, Database, Queryable, tolerant
 from kalends_shared.service import wait
 
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
@@ -138,7 +138,7 @@ def _number(text: str) -> float:
     return int(value) if value.is_integer() else value
 
 
-async def find(conn: "Connection | Any", call: Call, fingerprint: bytes) -> Reply | None:
+async def find(conn: Queryable, call: Call, fingerprint: bytes) -> Reply | None:
     """The stored answer to this key, or None; `conn` may be a pool. The look before any work is done.
 
     Raises:
@@ -148,7 +148,7 @@ async def find(conn: "Connection | Any", call: Call, fingerprint: bytes) -> Repl
     return None if row is None else answer(row, fingerprint)
 
 
-async def answered(conn: "Connection | Any", call: Call) -> Reply | None:
+async def answered(conn: Queryable, call: Call) -> Reply | None:
     """The stored answer to a call, None where there is none, or no key: `find` before what takes long, or may be gone.
 
     Raises:
@@ -157,7 +157,7 @@ async def answered(conn: "Connection | Any", call: Call) -> Reply | None:
     return None if call.idempotency_key is None else await find(conn, call, request_hash(call.body))
 
 
-async def begin(conn: "Connection | Any", call: Call, fingerprint: bytes) -> Reply | None:
+async def begin(conn: Queryable, call: Call, fingerprint: bytes) -> Reply | None:
     """Holds the key until the transaction ends, or gives the stored answer. It writes nothing and never waits.
 
     With a pool for `conn` the key is not held on: it is told whether anybody else holds it.
@@ -235,7 +235,7 @@ def storable(refusal: KalendsError) -> bool:
     return refusal.status == 409 and refusal.code != "idempotency_in_flight"
 
 
-async def refuse(conn: "Connection | Any", call: Call, fingerprint: bytes, refusal: KalendsError) -> Reply:
+async def refuse(conn: Queryable, call: Call, fingerprint: bytes, refusal: KalendsError) -> Reply:
     """Stores the operation's own 409 after its transaction has rolled back, and raises it; `conn` may be a pool.
 
     It is stored as it is told, with the id of its request.
@@ -254,7 +254,7 @@ async def refuse(conn: "Connection | Any", call: Call, fingerprint: bytes, refus
     return first
 
 
-async def prune(conn: "Connection | Any", limit: int = 1000) -> int:
+async def prune(conn: Queryable, limit: int = 1000) -> int:
     """Forgets at most `limit` answers older than 48 hours; returns how many. `conn` may be a pool."""
     status: str = await conn.execute(PRUNE, KEPT_HOURS, limit)
     return int(status.rpartition(" ")[2])

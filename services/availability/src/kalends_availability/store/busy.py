@@ -21,9 +21,9 @@ from kalends_availability.domain.busy import (
 )
 from kalends_availability.domain.rank import Standing
 from kalends_availability.domain.zones import Interval, instant_of, minute_of
-from kalends_shared.db import Connection
+from kalends_shared.db import Queryable
 
-Conn: TypeAlias = "Connection | Any"
+Conn: TypeAlias = Queryable
 
 # Both bounds are on the index: neither past bookings are read nor those far ahead.
 HOSTS: Final = """

@@ -1,11 +1,11 @@
 """Table `objects` and who refers to whom (`refs`)."""
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-from kalends_shared.db import Connection
+from kalends_shared.db import Queryable
 
-Conn: TypeAlias = "Connection | Any"
+Conn: TypeAlias = Queryable
 
 INSERT: Final = """
 INSERT INTO objects (tenant_id, id, kind, version, slug, body, aside) VALUES ($1, $2, $3, $4, $5, $6, $7)

@@ -19,7 +19,7 @@ from kalends_booking.store import people
 from kalends_booking.store.bookings import JOIN, PERSON, Loaded, loaded
 from kalends_shared.contracts.booking import BookingsQuery, Status
 from kalends_shared.contracts.call import Call
-from kalends_shared.db import Connection
+from kalends_shared.db import Queryable
 from kalends_shared.lists import Window
 
 # The longest booking: what ends in the future began after so long ago.
@@ -97,7 +97,7 @@ _BOOKINGS: Final = _Source("bookings b")
 _PLACES: Final = _Source("seats s", "s.holder_id", "s.start_at", "s.end_at", "s.status", "s.slot", "s.tenant_id")
 
 
-async def page(conn: "Connection | Any", call: Call, query: BookingsQuery, window: Window[Key]) -> list[Loaded]:
+async def page(conn: Queryable, call: Call, query: BookingsQuery, window: Window[Key]) -> list[Loaded]:
     """The rows of a page and one more, by (start_at, id)."""
     if not statuses(query):
         return []
@@ -105,7 +105,7 @@ async def page(conn: "Connection | Any", call: Call, query: BookingsQuery, windo
     return [loaded(row) for row in await conn.fetch(sql, *args)]
 
 
-async def count(conn: "Connection | Any", call: Call, query: BookingsQuery) -> int:
+async def count(conn: Queryable, call: Call, query: BookingsQuery) -> int:
     if not statuses(query):
         return 0
     asked = _List(call, query)

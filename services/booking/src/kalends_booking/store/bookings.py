@@ -10,7 +10,7 @@ from msgspec import Struct
 from kalends_booking.store import codec, people
 from kalends_shared.contracts.booking import Booking, BookingState, PersonData, public_booking
 from kalends_shared.contracts.call import Call
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 _EVER: Final = datetime(1, 1, 2, tzinfo=UTC)
 PERSON: Final = "p.person_id, p.name, p.email, p.phone, p.timezone, p.guests, p.answers"
@@ -57,7 +57,7 @@ class Loaded(Struct, frozen=True):
         return public_booking(self.state, self.person)
 
 
-async def get(conn: "Connection | Any", tenant: str, booking_id: str) -> Loaded | None:
+async def get(conn: Queryable, tenant: str, booking_id: str) -> Loaded | None:
     row = await conn.fetchrow(GET, tenant, booking_id)
     return None if row is None else loaded(row)
 
@@ -68,21 +68,19 @@ async def states(conn: Connection, keys: Sequence[tuple[str, str]]) -> dict[tupl
     return {(row["tenant_id"], row["id"]): codec.booking_state(row["state"]) for row in rows}
 
 
-async def get_as_of(conn: "Connection | Any", tenant: str, booking_id: str, as_of: datetime) -> Loaded | None:
+async def get_as_of(conn: Queryable, tenant: str, booking_id: str, as_of: datetime) -> Loaded | None:
     """The booking as it was at a moment, with what its booker had told by then."""
     row = await conn.fetchrow(GET_AS_OF, tenant, booking_id, as_of)
     return None if row is None else loaded(row)
 
 
-async def open_of_series(
-    conn: "Connection | Any", call: Call, one: BookingState, since: datetime | None
-) -> list[BookingState]:
+async def open_of_series(conn: Queryable, call: Call, one: BookingState, since: datetime | None) -> list[BookingState]:
     """The other pending and confirmed bookings of a booking's series, from a start on."""
     rows = await conn.fetch(OPEN_OF_SERIES, call.tenant, one.series_id, since or _EVER, one.id)
     return [codec.booking_state(row["state"]) for row in rows]
 
 
-async def begin(conn: "Connection | Any", call: Call, email: str) -> Any:
+async def begin(conn: Queryable, call: Call, email: str) -> Any:
     """The row of BEGIN: `request_hash` is null where the key is new, `person_id` where the address is."""
     return await conn.fetchrow(
         BEGIN, call.tenant, call.method, call.path, call.idempotency_key, people.email_hash(email)

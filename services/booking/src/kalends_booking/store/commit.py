@@ -16,7 +16,7 @@ from kalends_shared import event_store, positions, telemetry
 from kalends_shared.contracts.booking import BookingState
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.events import Actor
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 from kalends_shared.event_store import Position
 
 COMMIT: Final = """
@@ -55,7 +55,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 async def commit(
-    conn: "Connection | Any",
+    conn: Queryable,
     call: Call,
     decision: Decision,
     *,

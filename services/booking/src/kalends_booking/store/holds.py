@@ -1,11 +1,11 @@
 """Holds as they are read."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from kalends_booking.store import codec
 from kalends_shared.contracts.booking import HoldState
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 GET: Final = "SELECT state FROM holds WHERE tenant_id = $1 AND id = $2"
 STATES: Final = """
@@ -19,7 +19,7 @@ SELECT state FROM holds WHERE tenant_id = $1 AND ($2::text IS NULL OR id < $2) O
 COUNT: Final = "SELECT count(*) FROM holds WHERE tenant_id = $1"
 
 
-async def get(conn: "Connection | Any", tenant: str, hold_id: str) -> HoldState | None:
+async def get(conn: Queryable, tenant: str, hold_id: str) -> HoldState | None:
     raw = await conn.fetchval(GET, tenant, hold_id)
     return None if raw is None else codec.hold_state(raw)
 
@@ -30,9 +30,9 @@ async def states(conn: Connection, keys: Sequence[tuple[str, str]]) -> dict[tupl
     return {(row["tenant_id"], row["id"]): codec.hold_state(row["state"]) for row in rows}
 
 
-async def page(conn: "Connection | Any", tenant: str, before: str | None, take: int, offset: int) -> list[HoldState]:
+async def page(conn: Queryable, tenant: str, before: str | None, take: int, offset: int) -> list[HoldState]:
     return [codec.hold_state(row["state"]) for row in await conn.fetch(LIST, tenant, before, take, offset)]
 
 
-async def count(conn: "Connection | Any", tenant: str) -> int:
+async def count(conn: Queryable, tenant: str) -> int:
     return int(await conn.fetchval(COUNT, tenant))

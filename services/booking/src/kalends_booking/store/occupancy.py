@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from kalends_booking.domain.choosing import Seen, Taken
 from kalends_booking.domain.decision import HostLimit
-from kalends_shared.db import Connection
+from kalends_shared.db import Queryable
 
 _TAKEN: Final = """
 SELECT r.subject_id, r.resource_id, r.slot, r.start_at, r.end_at, lower(r.during) AS reserved_from,
@@ -39,7 +39,7 @@ ORDER BY l.n
 
 
 async def look(
-    conn: "Connection | Any",
+    conn: Queryable,
     tenant: str,
     span: tuple[datetime, datetime],
     now: datetime,

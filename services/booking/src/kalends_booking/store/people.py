@@ -12,7 +12,7 @@ from kalends_shared.contracts.booking import Guest, Person, PersonData
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.events import NewEvent
 from kalends_shared.contracts.types import EMPTY, Object
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 from kalends_shared.event_store import Position, Stored
 
 FIND_MANY: Final = """
@@ -96,16 +96,16 @@ def new_version() -> str:
     return ids.new_id("v")
 
 
-async def get(conn: "Connection | Any", tenant: str, person_id: str) -> Person | None:
+async def get(conn: Queryable, tenant: str, person_id: str) -> Person | None:
     row = await conn.fetchrow(GET, tenant, person_id)
     return None if row is None else shown(row)
 
 
-async def page(conn: "Connection | Any", tenant: str, before: str | None, take: int, offset: int) -> list[Person]:
+async def page(conn: Queryable, tenant: str, before: str | None, take: int, offset: int) -> list[Person]:
     return [shown(row) for row in await conn.fetch(LIST, tenant, before, take, offset)]
 
 
-async def count(conn: "Connection | Any", tenant: str) -> int:
+async def count(conn: Queryable, tenant: str) -> int:
     return int(await conn.fetchval(COUNT, tenant))
 
 

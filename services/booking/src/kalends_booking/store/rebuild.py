@@ -10,7 +10,7 @@ from kalends_booking.domain.decision import State
 from kalends_booking.store import codec
 from kalends_booking.store.commit import booking_row
 from kalends_shared.contracts.booking import BookingState, HoldState
-from kalends_shared.db import Connection, Database
+from kalends_shared.db import Database, Queryable
 
 Key = tuple[str, str]
 """Tenant and id."""
@@ -54,7 +54,7 @@ WHERE holds.version <= excluded.version
 """
 
 
-async def replay(conn: "Connection | Any", keys: Sequence[Key]) -> dict[Key, State]:
+async def replay(conn: Queryable, keys: Sequence[Key]) -> dict[Key, State]:
     """Bookings and holds by their events alone; those that have some."""
     states: dict[Key, State] = {}
     for row in await conn.fetch(EVENTS, *_columns(keys)):

@@ -1,13 +1,13 @@
 """Where the write of a stored answer stands: it was stored in that write, when this was not known yet."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from kalends_shared import positions
 from kalends_shared.contracts.call import Call, Reply, encoded
-from kalends_shared.db import Connection
+from kalends_shared.db import Queryable
 from kalends_shared.event_store import Position
 
 # An answer shows one thing at one version; what else its transaction appended, as of a series, stands up to here.
@@ -23,7 +23,7 @@ class _Shown(Struct):
     version: int
 
 
-async def placed(conn: "Connection | Any", call: Call, stored: Reply) -> Reply:
+async def placed(conn: Queryable, call: Call, stored: Reply) -> Reply:
     """The stored answer of a write to a booking or hold, with its position; `conn` may be a pool."""
     shown = _shown(encoded(stored.body))
     row = await conn.fetchrow(PLACED, call.tenant, shown.id, shown.version)

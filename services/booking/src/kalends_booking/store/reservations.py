@@ -1,9 +1,9 @@
 """Keeping the table of reservations as small as the future."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
-from kalends_shared.db import Connection, tolerant
+from kalends_shared.db import Queryable, tolerant
 from kalends_shared.service import wait
 
 PAUSE_SECONDS: Final = 60.0
@@ -17,13 +17,13 @@ DELETE FROM reservations WHERE ctid = ANY (ARRAY(
 """
 
 
-async def prune(conn: "Connection | Any", limit: int = BATCH) -> int:
+async def prune(conn: Queryable, limit: int = BATCH) -> int:
     """Forgets at most `limit` reservations that ended over a day ago; returns how many. `conn` may be a pool."""
     status: str = await conn.execute(PRUNE, limit)
     return int(status.rpartition(" ")[2])
 
 
-async def keep_pruned(conn: "Connection | Any", stop: asyncio.Event) -> None:
+async def keep_pruned(conn: Queryable, stop: asyncio.Event) -> None:
     """Prunes every minute, until `stop` is set."""
     while not stop.is_set():
         with tolerant("reservations.not_pruned"):

@@ -20,7 +20,7 @@ from kalends_shared.contracts.call import Call, Reply, check_match
 from kalends_shared.contracts.decode import decode, patch, query
 from kalends_shared.contracts.endpoints import NoBody, PageQuery
 from kalends_shared.contracts.errors import invalid, not_found
-from kalends_shared.db import Connection, Database
+from kalends_shared.db import Connection, Database, Queryable
 from kalends_shared.event_store import Appended
 from kalends_shared.idempotency import idempotent
 from kalends_shared.net import Policy, UrlNotAllowedError
@@ -183,7 +183,7 @@ class Calendars:
         await self._changed()
         return reply
 
-    async def _one(self, conn: "Connection | Any", call: Call) -> Connected:
+    async def _one(self, conn: Queryable, call: Call) -> Connected:
         row = await calendars.find(conn, call.tenant, call.params["id"])
         if row is None:
             raise not_found("The calendar")

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
@@ -17,7 +16,7 @@ from kalends_shared.contracts.calendars import CalendarEventIn, CalendarEventsQu
 from kalends_shared.contracts.call import Call, Reply, check_match
 from kalends_shared.contracts.decode import decode, patch, query
 from kalends_shared.contracts.errors import KalendsError, not_found
-from kalends_shared.db import Connection, Database
+from kalends_shared.db import Connection, Database, Queryable
 from kalends_shared.event_store import Appended
 from kalends_shared.idempotency import idempotent
 from kalends_shared.positions import PositionWatch
@@ -124,7 +123,7 @@ class Events:
         await self._changed()
         return removed(made)
 
-    async def _one(self, conn: "Connection | Any", call: Call) -> Shown:
+    async def _one(self, conn: Queryable, call: Call) -> Shown:
         row = await events.find(conn, call.tenant, call.params["id"])
         if row is None:
             raise not_found("The event")

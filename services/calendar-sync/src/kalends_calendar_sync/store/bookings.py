@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from kalends_calendar_sync.domain.booked import Shape, summary, without_person
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 UPSERT: Final = """
 INSERT INTO bookings AS b (tenant_id, id, version, present, start_at, end_at, host_ids, person_id, shape_rev, shape,
@@ -76,7 +76,7 @@ async def upsert(conn: Connection, told: Sequence[Told]) -> list[tuple[str, str]
     return [(row["tenant_id"], row["id"]) for row in rows if row["changed"]]
 
 
-async def shape(conn: "Connection | Any", tenant: str, booking_id: str) -> tuple[Shape, datetime] | None:
+async def shape(conn: Queryable, tenant: str, booking_id: str) -> tuple[Shape, datetime] | None:
     """What a calendar is to show of the booking, and when that last changed."""
     row = await conn.fetchrow(FIND, tenant, booking_id)
     return None if row is None else (msgspec.json.decode(row["shape"], type=Shape), row["updated_at"])

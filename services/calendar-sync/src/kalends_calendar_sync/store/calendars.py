@@ -12,7 +12,7 @@ from kalends_shared import event_store
 from kalends_shared.contracts.calendars import Calendar, CalendarState
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.events import Actor, NewEvent
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 _COLUMNS: Final = """tenant_id, id, host_id, provider, url, username, sealed, credentials, reads_busy, writes_bookings,
     status, last_synced_at, stale_since, metadata, host_zone, version, stream_version, created_at, updated_at"""
@@ -98,19 +98,19 @@ def worker_call(tenant: str, calendar_id: str, url: str | None = None) -> Call:
     return Call(tenant=tenant, now=datetime.now(UTC), actor=Actor("external_calendar", calendar_id, url))
 
 
-async def find(conn: "Connection | Any", tenant: str, calendar_id: str) -> Connected | None:
+async def find(conn: Queryable, tenant: str, calendar_id: str) -> Connected | None:
     row = await conn.fetchrow(FIND, tenant, calendar_id)
     return None if row is None else Connected(**row)
 
 
 async def page(
-    conn: "Connection | Any", tenant: str, after: tuple[datetime, str] | None, take: int, offset: int
+    conn: Queryable, tenant: str, after: tuple[datetime, str] | None, take: int, offset: int
 ) -> list[Connected]:
     rows = await conn.fetch(PAGE, tenant, *(after or (None, None)), take, offset)
     return [Connected(**row) for row in rows]
 
 
-async def count(conn: "Connection | Any", tenant: str) -> int:
+async def count(conn: Queryable, tenant: str) -> int:
     return int(await conn.fetchval(COUNT, tenant))
 
 

@@ -11,7 +11,7 @@ from kalends_shared import event_store
 from kalends_shared.contracts.calendars import CalendarEvent, CalendarEventsQuery, CalendarEventState
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.events import NewEvent
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 _COLUMNS: Final = """id, calendar_id, host_id, source, status, title, start_at, end_at, all_day, busy, booking_id, metadata,
     version, created_at, updated_at"""
@@ -73,7 +73,7 @@ def public(row: Shown) -> CalendarEvent:
     return CalendarEvent(**_fields(row))
 
 
-async def find(conn: "Connection | Any", tenant: str, event_id: str) -> Shown | None:
+async def find(conn: Queryable, tenant: str, event_id: str) -> Shown | None:
     row = await conn.fetchrow(FIND, tenant, event_id)
     return None if row is None else Shown(**row)
 
@@ -91,7 +91,7 @@ def _filters(tenant: str, query: CalendarEventsQuery) -> tuple[Any, ...]:
 
 
 async def page(
-    conn: "Connection | Any",
+    conn: Queryable,
     tenant: str,
     query: CalendarEventsQuery,
     after: tuple[datetime, str] | None,
@@ -103,7 +103,7 @@ async def page(
     return [Shown(**row) for row in rows]
 
 
-async def count(conn: "Connection | Any", tenant: str, query: CalendarEventsQuery) -> int:
+async def count(conn: Queryable, tenant: str, query: CalendarEventsQuery) -> int:
     return int(await conn.fetchval(COUNT, *_filters(tenant, query)))
 
 

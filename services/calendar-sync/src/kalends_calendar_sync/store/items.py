@@ -5,7 +5,7 @@ Their streams are written under the calendar's lease alone, so one statement app
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from uuid_utils import uuid7
@@ -15,7 +15,7 @@ from kalends_shared import telemetry
 from kalends_shared.contracts.calendars import CalendarEventState
 from kalends_shared.contracts.call import Call
 from kalends_shared.contracts.types import EMPTY
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 KNOWN: Final = """
 SELECT i.ref, i.uid, i.etag, i.hash, i.event_id, i.own, i.problem, e.version, e.created_at, e.end_at
@@ -71,12 +71,12 @@ DELETE_ALL: Final = "DELETE FROM items WHERE tenant_id = $1 AND calendar_id = $2
 DELETE_ALL_EVENTS: Final = "DELETE FROM calendar_events WHERE tenant_id = $1 AND calendar_id = $2"
 
 
-async def known(conn: "Connection | Any", tenant: str, calendar_id: str) -> list[Known]:
+async def known(conn: Queryable, tenant: str, calendar_id: str) -> list[Known]:
     return [Known(*row) for row in await conn.fetch(KNOWN, tenant, calendar_id)]
 
 
 async def running_out(
-    conn: "Connection | Any", tenant: str, calendar_id: str, before: datetime, limit: int
+    conn: Queryable, tenant: str, calendar_id: str, before: datetime, limit: int
 ) -> list[tuple[str, str, str, str]]:
     """(ref, UID, etag, source) of series that were not expanded as far as `before`."""
     return [tuple(row) for row in await conn.fetch(RUNNING_OUT, tenant, calendar_id, before, limit)]

@@ -9,7 +9,7 @@ from msgspec import Struct
 from kalends_calendar_sync.domain.booked import uid_of
 from kalends_calendar_sync.store.cursors import LeaseLost
 from kalends_shared.contracts import ids
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 TARGETS: Final = """
 SELECT b.tenant_id, b.id, c.id FROM unnest($1::text[], $2::text[]) AS n (tenant_id, id)
@@ -228,11 +228,11 @@ async def failed(pool: Any, lease: Claim, pause: float, error: str, *, dead: boo
     await pool.execute(FAILED, *lease.key, pause, error, dead, unsure, lease.desired_rev)
 
 
-async def own(conn: "Connection | Any", tenant: str, uids: Sequence[str]) -> dict[str, Own]:
+async def own(conn: Queryable, tenant: str, uids: Sequence[str]) -> dict[str, Own]:
     """Which of these UIDs are ours, in whichever calendar they were found."""
     return {row["uid"]: Own(*row) for row in await conn.fetch(OWN, tenant, list(uids))}
 
 
-async def at(conn: "Connection | Any", tenant: str, calendar_id: str, refs: Sequence[str]) -> list[Own]:
+async def at(conn: Queryable, tenant: str, calendar_id: str, refs: Sequence[str]) -> list[Own]:
     """Our events at these places of a calendar."""
     return [Own(*row) for row in await conn.fetch(IN_CALENDAR, tenant, calendar_id, list(refs))]

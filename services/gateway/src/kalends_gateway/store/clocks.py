@@ -1,9 +1,9 @@
 """The table test_clocks."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 # The lock is on the name, not on a row, as a running clock has none. While the timers fire the transaction is idle, for
 # longer than others may be; it has written nothing then, so it holds back no tail, and its own timeout still ends it.
@@ -19,7 +19,7 @@ ON CONFLICT (tenant_id) DO UPDATE SET stopped_at = EXCLUDED.stopped_at
 RELEASE: Final = "DELETE FROM test_clocks WHERE tenant_id = $1"
 
 
-async def get(conn: "Connection | Any", tenant: str) -> datetime | None:
+async def get(conn: Queryable, tenant: str) -> datetime | None:
     """When the tenant's clock stands, or None where it runs; `conn` may be a pool."""
     stopped_at: datetime | None = await conn.fetchval(GET, tenant)
     return stopped_at

@@ -7,7 +7,7 @@ from typing import Any, Final
 import asyncpg
 
 from kalends_gateway.domain.keys import NewKey
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 _COLUMNS: Final = "id, created_at, updated_at, version, name, scopes, mode, type, expires_at, per_minute, per_hour, prefix, last_used_at, metadata"
 # What a request needs to know of its key. The secret's hash is what finds its tenant, so no tenant can be named here.
@@ -46,7 +46,7 @@ WHERE k.tenant_id = u.tenant_id AND k.id = u.id AND (k.last_used_at IS NULL OR k
 """
 
 
-async def identities(conn: "Connection | asyncpg.Pool[Any]", hashes: Sequence[bytes]) -> list[asyncpg.Record]:
+async def identities(conn: Queryable, hashes: Sequence[bytes]) -> list[asyncpg.Record]:
     """What is known of the keys whose secrets hash so; those that are not there are left out."""
     return await conn.fetch(IDENTITY, hashes)
 
@@ -62,7 +62,7 @@ async def insert(
     return row
 
 
-async def get(conn: "Connection | asyncpg.Pool[Any]", tenant: str, key_id: str) -> asyncpg.Record | None:
+async def get(conn: Queryable, tenant: str, key_id: str) -> asyncpg.Record | None:
     return await conn.fetchrow(GET, tenant, key_id)
 
 

@@ -1,7 +1,6 @@
 """Deliveries: list, read, retry; samples by `test`; and past events again by `replay`."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +12,7 @@ from kalends_shared.contracts.decode import decode, query
 from kalends_shared.contracts.endpoints import NoBody
 from kalends_shared.contracts.errors import not_found
 from kalends_shared.contracts.webhooks import DeliveriesQuery, Delivery, Replayed, ReplayIn, TestIn
-from kalends_shared.db import Connection, Database
+from kalends_shared.db import Connection, Database, Queryable
 from kalends_shared.idempotency import idempotent
 from kalends_shared.positions import PositionWatch, wait_for
 from kalends_webhooks.delivery.job import Lane
@@ -110,7 +109,7 @@ class Deliveries:
             raise not_found("This webhook")
         return found
 
-    async def _one(self, conn: "Connection | Any", call: Call) -> Delivery:
+    async def _one(self, conn: Queryable, call: Call) -> Delivery:
         found = await deliveries.one(conn, call.tenant, call.params["id"])
         if found is None:
             raise not_found("This delivery")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,7 +16,7 @@ from kalends_shared.contracts.decode import decode, patch, query
 from kalends_shared.contracts.endpoints import PageQuery
 from kalends_shared.contracts.errors import KalendsError, not_found
 from kalends_shared.contracts.webhooks import Profile, RotateIn, WebhookIn
-from kalends_shared.db import Connection, Database
+from kalends_shared.db import Connection, Database, Queryable
 from kalends_shared.idempotency import idempotent
 from kalends_shared.net import AddressNotAllowedError, Policy, UrlNotAllowedError
 from kalends_shared.seal import Keyring
@@ -144,7 +144,7 @@ class Webhooks:
 
         return await idempotent(self._db, call, rotate)
 
-    async def _one(self, conn: "Connection | Any", call: Call, *, lock: bool = False) -> Subscription:
+    async def _one(self, conn: Queryable, call: Call, *, lock: bool = False) -> Subscription:
         found = await subscriptions.one(conn, call.tenant, call.params["id"], lock=lock)
         if found is None:
             raise not_found("This webhook")

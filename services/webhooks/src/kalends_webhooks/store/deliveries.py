@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from kalends_shared.contracts.webhooks import Attempt, DeliveriesQuery, Delivery
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 ONE: Final = """
 SELECT id, webhook_id, event_id, event_type, 'pending' AS status, created_at, attempts, log,
@@ -89,19 +89,19 @@ def read(row: Mapping[str, Any]) -> Delivery:
     )
 
 
-async def one(conn: "Connection | Any", tenant: str, delivery_id: str) -> Delivery | None:
+async def one(conn: Queryable, tenant: str, delivery_id: str) -> Delivery | None:
     row = await conn.fetchrow(ONE, tenant, delivery_id)
     return None if row is None else read(row)
 
 
-async def person_of(conn: "Connection | Any", tenant: str, delivery_id: str) -> str | None:
+async def person_of(conn: Queryable, tenant: str, delivery_id: str) -> str | None:
     """The person whom a delivery's event is about, if it is about one."""
     found: str | None = await conn.fetchval(PERSON, tenant, delivery_id)
     return found
 
 
 async def page(
-    conn: "Connection | Any",
+    conn: Queryable,
     tenant: str,
     webhook_id: str,
     asked: DeliveriesQuery,
@@ -116,7 +116,7 @@ async def page(
     return [read(row) for row in rows]
 
 
-async def count(conn: "Connection | Any", tenant: str, webhook_id: str, asked: DeliveriesQuery) -> int:
+async def count(conn: Queryable, tenant: str, webhook_id: str, asked: DeliveriesQuery) -> int:
     return int(
         await conn.fetchval(COUNT, tenant, webhook_id, asked.status, asked.event_type, asked.after, asked.before)
     )

@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from kalends_shared import positions
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 from kalends_shared.event_store import Position
 from kalends_webhooks.domain import facts
 from kalends_webhooks.domain.derive import Drafted
@@ -87,13 +87,13 @@ async def emit(
     return Emitted(row["stale"], row["queued"], row["redacted"])
 
 
-async def after(conn: "Connection | Any", tenant: str, seq: int, limit: int) -> list[tuple[int, Event]]:
+async def after(conn: Queryable, tenant: str, seq: int, limit: int) -> list[tuple[int, Event]]:
     """The account's events after a place in its order, each with its own place."""
     rows = await conn.fetch(AFTER, tenant, seq, limit)
     return [(row["seq"], event(row)) for row in rows]
 
 
-async def last(conn: "Connection | Any", tenant: str) -> int:
+async def last(conn: Queryable, tenant: str) -> int:
     """The place of the account's newest event; 0 where there is none."""
     return int(await conn.fetchval(LAST, tenant) or 0)
 

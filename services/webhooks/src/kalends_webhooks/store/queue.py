@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 # The distinct lanes with something due, by one index probe a lane, however long the lanes are.
 DUE_LANES: Final = """
@@ -62,12 +62,12 @@ class Ended(Struct, frozen=True):
     log: bytes
 
 
-async def due_lanes(conn: "Connection | Any") -> list[tuple[str, str, float]]:
+async def due_lanes(conn: Queryable) -> list[tuple[str, str, float]]:
     """(account, webhook, age in seconds of the oldest) of every lane with something due."""
     return [(row["tenant_id"], row["webhook_id"], row["age"]) for row in await conn.fetch(DUE_LANES)]
 
 
-async def claim(conn: "Connection | Any", wanted: Sequence[Wanted], name: str) -> list[Any]:
+async def claim(conn: Queryable, wanted: Sequence[Wanted], name: str) -> list[Any]:
     """Takes what is due of these lanes under a lease called `name`; rows with the event and the subscription's version."""
     rows: list[Any] = await conn.fetch(
         CLAIM,
@@ -80,7 +80,7 @@ async def claim(conn: "Connection | Any", wanted: Sequence[Wanted], name: str) -
     return rows
 
 
-async def finish(conn: "Connection | Any", ended: Sequence[Ended], now: datetime) -> set[str]:
+async def finish(conn: Queryable, ended: Sequence[Ended], now: datetime) -> set[str]:
     """Writes what became of attempts; returns the ids of those whose lease still held."""
     rows: list[Any] = await conn.fetch(
         FINISH,
@@ -95,17 +95,17 @@ async def finish(conn: "Connection | Any", ended: Sequence[Ended], now: datetime
     return {row[0] for row in rows}
 
 
-async def lives(conn: "Connection | Any", worker: str, dead: float | None) -> int:
+async def lives(conn: Queryable, worker: str, dead: float | None) -> int:
     """Says that a worker lives; frees what workers had claimed who were not seen for `dead` seconds, and counts it."""
     return int(await conn.fetchval(LIVES, worker, dead))
 
 
-async def leaves(conn: "Connection | Any", worker: str) -> int:
+async def leaves(conn: Queryable, worker: str) -> int:
     """Says that a worker has ended; frees what it could not end, and counts it."""
     return int(await conn.fetchval(LEAVES, worker))
 
 
-async def give_back(conn: "Connection | Any", tenant: str, delivery_id: str, claim: str, wait: float) -> None:
+async def give_back(conn: Queryable, tenant: str, delivery_id: str, claim: str, wait: float) -> None:
     """Gives a delivery back unsent, due again after so many seconds, if that claim still holds it."""
     await conn.execute(GIVE_BACK, tenant, delivery_id, claim, wait)
 
@@ -115,6 +115,6 @@ async def add(conn: Connection, tenant: str, webhook_id: str, replay: str, event
     await conn.execute(ADD, tenant, webhook_id, replay, [seq for seq, _ in events], [one for _, one in events])
 
 
-async def backlog(conn: "Connection | Any") -> int:
+async def backlog(conn: Queryable) -> int:
     """How many deliveries are due now."""
     return int(await conn.fetchval(BACKLOG))

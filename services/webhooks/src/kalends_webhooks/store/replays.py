@@ -1,13 +1,13 @@
 """Replays that are still at work, and the events that one brings again."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from kalends_shared.contracts.webhooks import ReplayIn
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 
 # Events in a range of places; with $5, only those that this webhook was sent and never took, which is asked once for all of
 # them, and not of each day's partition for each event.
@@ -100,7 +100,7 @@ async def insert(conn: Connection, replay: Replay) -> None:
     )
 
 
-async def at_work(conn: "Connection | Any", limit: int) -> Sequence[tuple[str, str]]:
+async def at_work(conn: Queryable, limit: int) -> Sequence[tuple[str, str]]:
     """(account, id) of what is still at work, the oldest first."""
     return [(row["tenant_id"], row["id"]) for row in await conn.fetch(OPEN, limit)]
 

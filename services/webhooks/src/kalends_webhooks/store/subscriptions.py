@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from kalends_shared.contracts.webhooks import WebhookIn
-from kalends_shared.db import Connection
+from kalends_shared.db import Connection, Queryable
 from kalends_webhooks.domain.subscription import Retiring, Subscription
 
 _COLUMNS: Final = """s.tenant_id, s.id, s.version, s.created_at, s.updated_at, s.wanted, s.disabled_reason, s.secret,
@@ -89,17 +89,17 @@ async def of_tenants(conn: Connection, tenants: Sequence[str]) -> dict[str, tupl
     return found
 
 
-async def one(conn: "Connection | Any", tenant: str, webhook_id: str, *, lock: bool = False) -> Subscription | None:
+async def one(conn: Queryable, tenant: str, webhook_id: str, *, lock: bool = False) -> Subscription | None:
     """A subscription; `conn` may be a pool. With `lock` nobody else changes it before this transaction ends."""
     row = await conn.fetchrow(LOCKED if lock else ONE, tenant, webhook_id)
     return None if row is None else read(row)
 
 
-async def exists(conn: "Connection | Any", tenant: str, webhook_id: str) -> bool:
+async def exists(conn: Queryable, tenant: str, webhook_id: str) -> bool:
     return bool(await conn.fetchval(EXISTS, tenant, webhook_id))
 
 
-async def many(conn: "Connection | Any", keys: Iterable[tuple[str, str]]) -> list[Subscription]:
+async def many(conn: Queryable, keys: Iterable[tuple[str, str]]) -> list[Subscription]:
     """The subscriptions of these (account, id); those that are gone are left out."""
     listed = list(keys)
     rows = await conn.fetch(MANY, [tenant for tenant, _ in listed], [webhook_id for _, webhook_id in listed])
@@ -107,14 +107,14 @@ async def many(conn: "Connection | Any", keys: Iterable[tuple[str, str]]) -> lis
 
 
 async def page(
-    conn: "Connection | Any", tenant: str, after: tuple[datetime, str] | None, limit: int, offset: int
+    conn: Queryable, tenant: str, after: tuple[datetime, str] | None, limit: int, offset: int
 ) -> list[Subscription]:
     """Newest first, after a (created_at, id)."""
     created_at, webhook_id = after or (None, None)
     return [read(row) for row in await conn.fetch(PAGE, tenant, created_at, webhook_id, limit, offset)]
 
 
-async def count(conn: "Connection | Any", tenant: str) -> int:
+async def count(conn: Queryable, tenant: str) -> int:
     return int(await conn.fetchval(COUNT, tenant))
 
 
@@ -167,7 +167,7 @@ async def delete(conn: Connection, tenant: str, webhook_id: str) -> None:
     await conn.execute(DELETE, tenant, webhook_id)
 
 
-async def failing_since(conn: "Connection | Any", keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], datetime]:
+async def failing_since(conn: Queryable, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], datetime]:
     """Since when these (account, id) have failed without a success; those that do well are left out."""
     listed = list(keys)
     rows = await conn.fetch(FAILING, [tenant for tenant, _ in listed], [webhook_id for _, webhook_id in listed])
