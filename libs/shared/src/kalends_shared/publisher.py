@@ -163,19 +163,21 @@ class Publisher:
 
     async def _ask(self, *messages: tuple[str, bytes, dict[str, str]]) -> list[bytes]:
         """Requests to the stream, in their order. Where the connection is lost so are the answers, and nobody waits for them."""
-        asked = asyncio.gather(
-            *(
-                self._bus.request(subject, body, timeout=ACK_SECONDS, headers=headers)
-                for subject, body, headers in messages
-            )
-        )
+        asked = asyncio.ensure_future(self._answers(messages))
         try:
             while not (await asyncio.wait({asked}, timeout=LOOK_SECONDS))[0]:
                 if not self._bus.is_connected or self.reconnected:
                     raise nats_errors.ConnectionReconnectingError
-            return [answer.data for answer in await asked]
+            return await asked
         finally:
             asked.cancel()
+
+    async def _answers(self, messages: Sequence[tuple[str, bytes, dict[str, str]]]) -> list[bytes]:
+        asked = (
+            self._bus.request(subject, body, timeout=ACK_SECONDS, headers=headers)
+            for subject, body, headers in messages
+        )
+        return [answer.data for answer in await asyncio.gather(*asked)]
 
 
 async def wipe(bus: Client, context: str) -> None:

@@ -1,6 +1,7 @@
 """What the writing end of a stream holds to when several messages are on their way at once."""
 
 import asyncio
+import gc
 from typing import Any, cast
 
 import pytest
@@ -77,3 +78,19 @@ async def test_what_two_write_at_once_is_there_once_in_order(bus: Client, contex
             while len(seen) < 4:
                 seen += [message.data for message in await feed.take(10, 1.0)]
     assert seen == [b"1", b"2", b"3", b"4"]
+
+
+async def test_answers_that_nobody_waits_for_are_no_error(bus: Client, context: str) -> None:
+    wire = Wire(bus, together=4)  # one more than will come, so that no answer does
+    publisher = await opened(wire, context)
+    wire.is_connected = False
+    told: list[dict[str, Any]] = []
+    before = asyncio.all_tasks()
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+    try:
+        await publisher.publish(messages(context, b"1", b"2", b"3"))
+    except nats_errors.ConnectionReconnectingError as error:
+        lost = str(error)
+    await asyncio.wait(asyncio.all_tasks() - before, timeout=60)
+    gc.collect()
+    assert (lost, told) == (str(nats_errors.ConnectionReconnectingError()), [])
